@@ -1,0 +1,52 @@
+# make demo | test | check | bench | clean
+#
+# Each target makes the virtual environment it needs first; a second run finds it made.
+PYTHON ?= python3
+VENV := .venv
+TPC_VENV := .cache/venv-tpc
+BIN := $(VENV)/bin
+# Worker processes of the test run; 2 fits the smallest machine that CI has.
+JOBS ?= 2
+PYTEST_ARGS ?=
+
+.PHONY: demo test check bench clean venv tpc-venv
+
+venv: $(VENV)/.stamp
+
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	touch $@
+
+# DuckDB 1.5.5 with its TPC generators and its own scanners: makes the test data, and is the peer
+# in the benchmarks. Its own environment, since Batuta itself needs DuckDB 2.
+tpc-venv: $(TPC_VENV)/.stamp
+
+$(TPC_VENV)/.stamp: tests/tpc/requirements.txt
+	mkdir -p .cache
+	$(PYTHON) -m venv $(TPC_VENV)
+	$(TPC_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/tpc/requirements.txt
+	touch $@
+
+.cache/tpc/.stamp: $(TPC_VENV)/.stamp tests/tpc/generate.py
+	$(TPC_VENV)/bin/python tests/tpc/generate.py --into .cache/tpc
+	touch $@
+
+demo: $(VENV)/.stamp
+	$(BIN)/python -m batuta_sql.demo
+
+test: $(VENV)/.stamp .cache/tpc/.stamp
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(PYTEST_ARGS)
+
+check: $(VENV)/.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict batuta_sql
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.stamp .cache/tpc/.stamp
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+clean:
+	rm -rf $(VENV) .cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,467 @@
+"""``batuta.toml`` or a dict of its shape -> frozen settings.
+
+Every error names the file, the key and, for a file, the line; an unknown key names the nearest.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import urllib.parse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from batuta_sql.errors import ConfigError, did_you_mean
+from batuta_sql.secrets import Secret, without_passwords
+
+FILE_NAME = "batuta.toml"
+Tier = Literal["fully_sovereign", "hybrid_sovereign", "private_cloud", "standard"]
+Locality = Literal["local", "private", "vpc", "public"]
+
+RESERVED_NAMES = frozenset(
+    {"local", "memory", "temp", "system", "main", "information_schema", "pg_catalog", "spill"}
+)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class CostSettings(_Frozen):
+    """Prices in US dollars: ask from ``warn_usd``, refuse from ``stop_usd``."""
+
+    warn_usd: float = Field(default=1.0, ge=0)
+    stop_usd: float = Field(default=50.0, ge=0)
+    on_unknown: Literal["allow", "warn", "stop"] = "warn"
+
+
+class LabelSettings(_Frozen):
+    """Rules of label flow; ``rules`` and ``declassify`` are read by the guards."""
+
+    on_public_into_sovereign: Literal["warn", "stop"] = "stop"
+    rules: tuple[dict[str, Any], ...] = ()
+    declassify: tuple[dict[str, Any], ...] = ()
+
+
+class PricingSettings(_Frozen):
+    """What reading costs, in US dollars."""
+
+    usd_per_tb_scanned: float | None = Field(default=None, ge=0)
+    usd_per_gb_egress: float | None = Field(default=None, ge=0)
+    usd_per_credit: float | None = Field(default=None, ge=0)
+    usd_per_dbu: float | None = Field(default=None, ge=0)
+    warehouse_size: str | None = None
+    budget_usd: float | None = Field(default=None, ge=0)
+
+
+class ColumnSettings(_Frozen):
+    labels: tuple[str, ...] = ()
+
+
+class TableSettings(_Frozen):
+    """What is said of one table; ``path`` and ``version`` for sources whose tables are files."""
+
+    path: str | None = None
+    version: int | None = None
+    labels: tuple[str, ...] = ()
+    columns: dict[str, ColumnSettings] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, value: Any) -> Any:
+        return {"path": str(value)} if isinstance(value, str | Path) else value
+
+
+class SourceSettings(_Frozen):
+    """Keys that every source has. Times are in seconds."""
+
+    locality: Locality | None = None
+    labels: tuple[str, ...] = ()
+    pricing: PricingSettings = PricingSettings()
+    tables: dict[str, TableSettings] = {}
+    connect_timeout: float = Field(default=10.0, gt=0)
+    query_timeout: float | None = Field(default=None, gt=0)
+    max_connections: int = Field(default=4, ge=1)
+
+    def secrets(self) -> list[str]:
+        """The secret values that could show up in a driver's message."""
+        found: list[str] = []
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, Secret):
+                try:
+                    found.append(value.reveal())
+                except ConfigError:
+                    continue
+        return found
+
+
+class PostgreSQLSettings(SourceSettings):
+    kind: Literal["postgresql"]
+    uri: Secret | None = None
+    host: str | None = None
+    port: int | None = Field(default=None, ge=1, le=65535)
+    database: str | None = None
+    user: str | None = None
+    password: Secret | None = None
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = (
+        None
+    )
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> PostgreSQLSettings:
+        if self.uri is None and self.host is None:
+            raise ValueError("give uri, or host, port, database and user")
+        if self.uri is not None and self.host is not None:
+            raise ValueError("give uri or host, not both")
+        return self
+
+    def connection_uri(self) -> str:
+        """libpq's URI, the password in it; never to be shown."""
+        quote = urllib.parse.quote
+        if self.uri is not None:
+            uri = self.uri.reveal()
+        else:
+            user = quote(self.user, safe="") + "@" if self.user else ""
+            port = f":{self.port}" if self.port else ""
+            host = quote(self.host or "", safe="[]:")
+            uri = f"postgresql://{user}{host}{port}/{quote(self.database or '', safe='')}"
+        parts = urllib.parse.urlsplit(uri)
+        query = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
+        if self.password is not None:
+            query["password"] = self.password.reveal()
+        if self.sslmode is not None:
+            query["sslmode"] = self.sslmode
+        query.setdefault("connect_timeout", str(max(1, round(self.connect_timeout))))
+        query.setdefault("application_name", "batuta-sql")
+        text = urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
+        return urllib.parse.urlunsplit(parts._replace(query=text))
+
+    def secrets(self) -> list[str]:
+        found = super().secrets()
+        for uri in list(found):
+            password = urllib.parse.urlsplit(uri).password if "://" in uri else None
+            if password:
+                found += [password, urllib.parse.unquote(password)]
+        return found
+
+
+class SQLiteSettings(SourceSettings):
+    kind: Literal["sqlite"]
+    path: str
+
+    _text = field_validator("path", mode="before")(lambda v: str(v) if isinstance(v, Path) else v)
+
+
+class DuckDBSettings(SourceSettings):
+    kind: Literal["duckdb"]
+    path: str
+
+    _text = field_validator("path", mode="before")(lambda v: str(v) if isinstance(v, Path) else v)
+
+
+class FilesSettings(SourceSettings):
+    kind: Literal["files"]
+    path: str | None = None
+
+    _text = field_validator("path", mode="before")(lambda v: str(v) if isinstance(v, Path) else v)
+
+
+class DeltaSettings(SourceSettings):
+    kind: Literal["delta"]
+    path: str | None = None
+    storage_options: dict[str, Secret] = {}
+
+    _text = field_validator("path", mode="before")(lambda v: str(v) if isinstance(v, Path) else v)
+
+
+class IcebergSettings(SourceSettings):
+    kind: Literal["iceberg"]
+    catalog: dict[str, Any] = {}
+
+
+class SnowflakeSettings(SourceSettings):
+    kind: Literal["snowflake"]
+    account: str | None = None
+    user: str | None = None
+    password: Secret | None = None
+    private_key: Secret | None = None
+    token: Secret | None = None
+    authenticator: str | None = None
+    connection: str | None = None
+    warehouse: str | None = None
+    database: str | None = None
+    schema_: str | None = Field(default=None, alias="schema")
+    role: str | None = None
+    host: str | None = None
+    port: int | None = None
+    protocol: Literal["http", "https"] | None = None
+
+
+class DatabricksSettings(SourceSettings):
+    kind: Literal["databricks"]
+    host: str | None = None
+    http_path: str | None = None
+    warehouse_id: str | None = None
+    profile: str | None = None
+    token: Secret | None = None
+    client_id: str | None = None
+    client_secret: Secret | None = None
+    catalog: str | None = None
+    schema_: str | None = Field(default=None, alias="schema")
+    transport: Literal["statement_api", "adbc", "spark_connect"] = "statement_api"
+
+
+class BigQuerySettings(SourceSettings):
+    kind: Literal["bigquery"]
+    project: str
+    dataset: str | None = None
+    location: str | None = None
+    credentials: Secret | None = None
+    endpoint: str | None = None
+
+
+class UnitySettings(SourceSettings):
+    kind: Literal["unity"]
+    host: str
+    token: Secret | None = None
+    catalog: str | None = None
+
+
+class GlueSettings(SourceSettings):
+    kind: Literal["glue"]
+    region: str | None = None
+    profile: str | None = None
+    database: str | None = None
+    endpoint: str | None = None
+
+
+class HuggingFaceSettings(SourceSettings):
+    kind: Literal["huggingface"]
+    repo: str
+    revision: str | None = None
+    token: Secret | None = None
+    endpoint: str | None = None
+
+
+class AldSettings(SourceSettings):
+    kind: Literal["ald"]
+    path: str
+
+
+class OtherSettings(SourceSettings):
+    """A kind that an installed package serves: its keys are its own."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", arbitrary_types_allowed=True)
+    kind: str
+
+
+_KINDS: dict[str, type[SourceSettings]] = {
+    "postgresql": PostgreSQLSettings,
+    "sqlite": SQLiteSettings,
+    "duckdb": DuckDBSettings,
+    "files": FilesSettings,
+    "delta": DeltaSettings,
+    "iceberg": IcebergSettings,
+    "snowflake": SnowflakeSettings,
+    "databricks": DatabricksSettings,
+    "bigquery": BigQuerySettings,
+    "unity": UnitySettings,
+    "glue": GlueSettings,
+    "huggingface": HuggingFaceSettings,
+    "ald": AldSettings,
+}
+
+
+class Settings(_Frozen):
+    """The whole configuration. ``catalog_ttl`` is in seconds."""
+
+    tier: Tier = "standard"
+    memory_limit: str | None = Field(default=None, pattern=r"^\s*\d+(\.\d+)?\s*([KMGT]i?B|B|%)\s*$")
+    temp_directory: str | None = None
+    threads: int | None = Field(default=None, ge=1)
+    catalog_ttl: float = Field(default=60.0, ge=0)
+    cost: CostSettings = CostSettings()
+    labels: LabelSettings = LabelSettings()
+    sources: dict[str, SourceSettings] = {}
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _by_kind(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValueError("sources is a table of sources")
+        return {name: _source(name, settings) for name, settings in value.items()}
+
+
+def _source(name: str, settings: Any) -> SourceSettings:
+    if isinstance(settings, SourceSettings):
+        return settings
+    if name.lower() in RESERVED_NAMES:
+        raise ConfigProblem(("sources", name), f'a source cannot be called "{name}"')
+    if not isinstance(name, str) or not re.fullmatch(r"[^\W\d][\w$-]*", name):
+        raise ConfigProblem(("sources", str(name)), "a source's name is an identifier")
+    if not isinstance(settings, Mapping):
+        raise ConfigProblem(("sources", name), "a source is a table with a kind")
+    kind = settings.get("kind")
+    if kind is None:
+        raise ConfigProblem(
+            ("sources", name), "the source has no kind", "kinds: " + ", ".join(_KINDS)
+        )
+    model = _KINDS.get(str(kind))
+    if model is None:
+        if _served_elsewhere(str(kind)):
+            return OtherSettings.model_validate(dict(settings))
+        hint = did_you_mean(str(kind), _KINDS) or "kinds: " + ", ".join(_KINDS)
+        raise ConfigProblem(("sources", name, "kind"), f'there is no kind "{kind}"', hint)
+    try:
+        return model.model_validate(dict(settings))
+    except ValidationError as error:
+        raise _problem(error, model, ("sources", name)) from None
+
+
+def _served_elsewhere(kind: str) -> bool:
+    from importlib.metadata import entry_points
+
+    return any(e.name == kind for e in entry_points(group="batuta_sql.sources"))
+
+
+class ConfigProblem(Exception):
+    """One wrong key: where it is, what is wrong, what to do."""
+
+    def __init__(self, path: tuple[str, ...], message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.path, self.message, self.hint = path, message, hint
+
+
+def load_settings(
+    config: str | Path | Mapping[str, Any] | None,
+    *,
+    tier: str | None = None,
+    max_cost_usd: float | None = None,
+) -> Settings:
+    """Settings from a file, a dict, or the usual places; see ``connect``.
+
+    :raises ConfigError: naming file, key and line.
+    """
+    origin: str | None = None
+    text = ""
+    data: dict[str, Any]
+    if isinstance(config, Mapping):
+        data = dict(config)
+    else:
+        path = Path(config) if config is not None else _usual_place()
+        data = {}
+        if path is not None:
+            origin = str(path)
+            text, data = _read(path)
+    if tier is not None:
+        data["tier"] = tier
+    if max_cost_usd is not None:
+        cost = dict(data.get("cost") or {})
+        cost["stop_usd"] = max_cost_usd
+        data["cost"] = cost
+    try:
+        return Settings.model_validate(data)
+    except ConfigProblem as problem:
+        raise _config_error(problem, origin, text) from None
+    except ValidationError as error:
+        raise _config_error(_problem(error, Settings, ()), origin, text) from None
+
+
+def _usual_place() -> Path | None:
+    for folder in (Path.cwd(), Path(platformdirs.user_config_dir("batuta-sql"))):
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME
+    return None
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}", hint="give the path of a batuta.toml"
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8") from None
+    try:
+        return text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _problem(
+    error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...]
+) -> ConfigProblem:
+    """The first thing that pydantic found wrong, in our words."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    path = prefix + tuple(str(p) for p in first["loc"] if p not in ("after", "before"))
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(model, first["loc"][:-1])
+        key = str(first["loc"][-1])
+        hint = did_you_mean(key, known) or "known keys: " + ", ".join(sorted(known))
+        return ConfigProblem(path, f'there is no key "{key}" here', hint)
+    if first["type"] == "missing":
+        return ConfigProblem(path, "this key is missing")
+    message = first["msg"].removeprefix("Value error, ")
+    return ConfigProblem(path, message[0].lower() + message[1:])
+
+
+def _keys_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    current: Any = model
+    for step in path:
+        field = current.model_fields.get(str(step)) if hasattr(current, "model_fields") else None
+        if field is None:
+            continue
+        annotation = field.annotation
+        arguments = getattr(annotation, "__args__", ())
+        current = next((a for a in (annotation, *arguments) if hasattr(a, "model_fields")), current)
+    return [f.alias or n for n, f in current.model_fields.items()]
+
+
+def _config_error(problem: ConfigProblem, origin: str | None, text: str) -> ConfigError:
+    shown = ".".join(problem.path) or "the configuration"
+    where = ""
+    if origin is not None:
+        line = line_of(text, problem.path)
+        where = f"{origin}:{line}: " if line else f"{origin}: "
+    return ConfigError(f"{where}{shown}: {without_passwords(problem.message)}", hint=problem.hint)
+
+
+def line_of(text: str, path: tuple[str, ...]) -> int | None:
+    """The 1-based line of a key in a TOML text: of the deepest part that is found."""
+    lines = text.splitlines()
+    best: int | None = None
+    depth = 0
+    table: tuple[str, ...] = ()
+    for number, line in enumerate(lines, 1):
+        stripped = line.strip()
+        if header := re.fullmatch(r"\[\[?\s*(.+?)\s*\]\]?\s*(#.*)?", stripped):
+            table = _dotted(header[1])
+            found: tuple[str, ...] = table
+        elif key := re.match(r"([\w\"'.\- ]+?)\s*=", stripped):
+            found = table + _dotted(key[1])
+        else:
+            continue
+        common = 0
+        while common < min(len(found), len(path)) and found[common] == path[common]:
+            common += 1
+        if common == len(found) and common > depth:
+            best, depth = number, common
+    return best
+
+
+def _dotted(text: str) -> tuple[str, ...]:
+    parts = re.findall(r"\"([^\"]*)\"|'([^']*)'|([^.\s\"']+)", text)
+    return tuple(a or b or c for a, b, c in parts)

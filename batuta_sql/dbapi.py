@@ -1,0 +1,432 @@
+"""PEP 249 connections and cursors, with the Arrow methods known from ADBC and DuckDB."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import duckdb
+import pyarrow as pa
+
+from batuta_sql.catalog.catalog import Catalog
+from batuta_sql.config import Settings, load_settings
+from batuta_sql.engines.duckdb import DuckDBEngine
+from batuta_sql.errors import Error, InterfaceError, ProgrammingError
+from batuta_sql.frontend.expressions import ParameterValues
+from batuta_sql.frontend.parser import Statement, parse
+from batuta_sql.plan.cost import Estimate
+from batuta_sql.planview import Plan, estimate_of
+from batuta_sql.query import Query, Session
+from batuta_sql.sources.registry import make_source
+from batuta_sql.statements import Outcome, run_statement
+
+apilevel = "2.0"
+threadsafety = 2
+paramstyle = "qmark"
+
+_ARROW_BATCH_ROWS = 100_000
+
+
+def connect(
+    config: str | Path | Mapping[str, Any] | None = None,
+    *,
+    tier: str | None = None,
+    max_cost_usd: float | None = None,
+    confirm: Callable[[Estimate], bool] | None = None,
+) -> Connection:
+    """Opens a connection over the configured sources; none of them is contacted yet.
+
+    :param config: a ``batuta.toml``, a dict of the same shape, or None: ``./batuta.toml``, then
+        the user's configuration folder.
+    :param tier: overrides the configured sovereignty tier.
+    :param max_cost_usd: overrides ``cost.stop_usd``.
+    :param confirm: asked, with the estimate, before a query that costs more than ``warn_usd``.
+    :raises ConfigError: naming file, key and line.
+    """
+    settings = load_settings(config, tier=tier, max_cost_usd=max_cost_usd)
+    return Connection(settings, confirm)
+
+
+class Connection:
+    """A connection over all sources. It may be shared between threads."""
+
+    Error = Error
+
+    def __init__(
+        self, settings: Settings, confirm: Callable[[Estimate], bool] | None = None
+    ) -> None:
+        self._settings = settings
+        self._confirm = confirm
+        sources = {n: make_source(n, s) for n, s in settings.sources.items()}
+        engine = DuckDBEngine(settings.memory_limit, settings.temp_directory, settings.threads)
+        self._session = Session(engine, Catalog(sources, settings.catalog_ttl))
+        self._lock = threading.Lock()
+        self._running: set[Query] = set()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else ", ".join(self._session.sources) or "no sources"
+        return f"<batuta_sql.Connection {state}>"
+
+    # --- PEP 249 -------------------------------------------------------------------------------
+
+    def cursor(self) -> Cursor:
+        self._check_open()
+        return Cursor(self)
+
+    def commit(self) -> None:
+        """Nothing is ever written; PEP 249 asks for the method."""
+        self._check_open()
+
+    def rollback(self) -> None:
+        """Nothing is ever written; PEP 249 asks for the method."""
+        self._check_open()
+
+    def close(self) -> None:
+        """Ends running queries and releases every connection."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            running = list(self._running)
+        for query in running:
+            query.cancel()
+            query.close()
+        for source in self._session.sources.values():
+            source.close()
+        self._session.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- more than PEP 249 ---------------------------------------------------------------------
+
+    def execute(self, sql: str, parameters: ParameterValues | None = None) -> Cursor:
+        """A new cursor on which ``sql`` has been executed."""
+        return self.cursor().execute(sql, parameters)
+
+    def cancel(self) -> None:
+        """Ends every running query of this connection, at the sources too."""
+        with self._lock:
+            running = list(self._running)
+        for query in running:
+            query.cancel()
+
+    def register(self, name: str, frame: Any, labels: Sequence[str] = ()) -> None:
+        """Makes a pyarrow Table, Dataset or RecordBatchReader, a pandas or Polars frame readable
+        as ``name``.
+
+        A stream is read into memory, since a query may read it more than once.
+        """
+        self._check_open()
+        self._session.registered[name.lower()] = _as_registered(frame)
+
+    def unregister(self, name: str) -> None:
+        """Forgets a registered name."""
+        self._session.registered.pop(name.lower(), None)
+
+    def explain(self, sql: str, parameters: ParameterValues | None = None) -> str:
+        """The plan of a query as people read it; nothing is run."""
+        query = self._query(sql, parameters)
+        try:
+            return str(Plan.of(query))
+        finally:
+            query.close()
+
+    def estimate(self, sql: str, parameters: ParameterValues | None = None) -> Estimate:
+        """What a query will take, in the sources' own opinion; nothing is run that bills."""
+        query = self._query(sql, parameters)
+        try:
+            return estimate_of(query)
+        finally:
+            query.close()
+
+    def refresh(self) -> None:
+        """Forgets what is remembered of the sources' catalogs."""
+        self._session.catalog.forget()
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InterfaceError("the connection is closed")
+
+    def _query(self, sql: str, parameters: ParameterValues | None) -> Query:
+        self._check_open()
+        statement = self._single(sql)
+        if statement.kind == "EXPLAIN":
+            statement = self._single(_explained(statement.sql))
+        if statement.kind != "query":
+            raise ProgrammingError(f"{statement.kind} is not a query", sql=sql)
+        return Query(self._session, statement, parameters)
+
+    def _single(self, sql: str) -> Statement:
+        with self._session.engine.cursor() as engine:
+            statements = parse(sql, engine)
+        if not statements:
+            raise ProgrammingError("there is no statement in the text", sql=sql)
+        if len(statements) > 1:
+            raise ProgrammingError(
+                "one statement at a time", hint="call execute() once for each", sql=sql
+            )
+        return statements[0]
+
+    def _started(self, query: Query) -> None:
+        with self._lock:
+            self._running.add(query)
+
+    def _ended(self, query: Query) -> None:
+        with self._lock:
+            self._running.discard(query)
+        query.close()
+
+
+class Cursor:
+    """A cursor: one statement at a time and its result."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.arraysize = 1
+        self._outcome: Outcome | None = None
+        self._query: Query | None = None
+        self._plan: Plan | None = None
+        self._closed = False
+        self._count = -1
+
+    # --- PEP 249 -------------------------------------------------------------------------------
+
+    @property
+    def description(self) -> list[tuple[Any, ...]] | None:
+        """PEP 249's seven items per column; the type code is a ``TypeCode``."""
+        return self._outcome.description if self._outcome is not None else None
+
+    @property
+    def rowcount(self) -> int:
+        """-1: the number of rows is known only when they have been fetched."""
+        return self._count
+
+    def execute(self, sql: str, parameters: ParameterValues | None = None) -> Self:
+        """Runs one statement.
+
+        :param parameters: a sequence for ``?`` and ``$1``, a mapping for ``$name``.
+        :raises ProgrammingError: for wrong SQL, with the place and the nearest names.
+        :raises OperationalError: for a source that fails, in its own words.
+        """
+        self._check_open()
+        self._finish()
+        outcome, query = run_statement(self.connection, sql, parameters)
+        self._outcome, self._query = outcome, query
+        self._plan = Plan.of(query) if query is not None else None
+        self._count = outcome.affected
+        return self
+
+    def executemany(self, sql: str, rows: Sequence[ParameterValues]) -> Self:
+        """Runs a query for each set of parameters; the results follow each other."""
+        self._check_open()
+        self._finish()
+        tables: list[pa.Table] = []
+        for parameters in rows:
+            self.execute(sql, parameters)
+            if self._outcome is not None and self._outcome.relation is not None:
+                tables.append(self.fetch_arrow_table())
+        if tables:
+            merged = pa.concat_tables(tables)
+            engine = self.connection._session.engine.cursor()
+            engine.register("results", merged)
+            self._outcome = Outcome(engine.sql("SELECT * FROM results"), owner=engine)
+        return self
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._fetching(lambda r: r.fetchone())
+        if row is None:
+            self._exhausted()
+        return row
+
+    def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
+        wanted = self.arraysize if size is None else size
+        rows: list[tuple[Any, ...]] = self._fetching(lambda r: r.fetchmany(wanted))
+        if len(rows) < wanted:
+            self._exhausted()
+        return rows
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = self._fetching(lambda r: r.fetchall())
+        self._exhausted()
+        return rows
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        while (row := self.fetchone()) is not None:
+            yield row
+
+    def setinputsizes(self, sizes: Sequence[Any]) -> None:
+        """PEP 249; types are taken from the values."""
+
+    def setoutputsize(self, size: int, column: int | None = None) -> None:
+        """PEP 249; large values need no preparation."""
+
+    def close(self) -> None:
+        """Ends a query that still runs and forgets its result."""
+        self._finish()
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- Arrow and frames ----------------------------------------------------------------------
+
+    def fetch_arrow_table(self) -> pa.Table:
+        """What is left of the result, as one Arrow table."""
+        table = self._fetching(_to_arrow_table)
+        self._exhausted()
+        return table
+
+    def fetch_record_batch(self, rows_per_batch: int = _ARROW_BATCH_ROWS) -> pa.RecordBatchReader:
+        """What is left of the result as a stream; the query runs while it is read."""
+        reader = self._fetching(lambda r: r.to_arrow_reader(rows_per_batch))
+        return pa.RecordBatchReader.from_batches(reader.schema, self._streamed(reader))
+
+    def fetch_df(self) -> Any:
+        """What is left of the result as a pandas DataFrame."""
+        frame = self._fetching(lambda r: r.df())
+        self._exhausted()
+        return frame
+
+    def fetch_polars(self) -> Any:
+        """What is left of the result as a Polars DataFrame."""
+        frame = self._fetching(lambda r: r.pl())
+        self._exhausted()
+        return frame
+
+    # --- what was done -------------------------------------------------------------------------
+
+    @property
+    def plan(self) -> Plan | None:
+        """The placed plan of the last query; ``str()`` is its EXPLAIN tree."""
+        return self._plan
+
+    @property
+    def metrics(self) -> dict[str, Any] | None:
+        """Rows, bytes and seconds per fragment, the estimate beside the actual."""
+        if self._plan is None:
+            return None
+        if self._query is not None:
+            self._query.record_metrics()
+        return self._plan.metrics()
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InterfaceError("the cursor is closed")
+        self.connection._check_open()
+
+    def _fetching(self, fetch: Callable[[Any], Any]) -> Any:
+        self._check_open()
+        if self._outcome is None or self._outcome.relation is None:
+            raise InterfaceError("there is no result: execute a query first")
+        try:
+            return fetch(self._outcome.relation)
+        except BaseException as error:
+            raise self._failed(error) from None
+
+    def _failed(self, error: BaseException) -> BaseException:
+        if self._query is not None:
+            failure = self._query.failure(error)
+            self._exhausted()
+            return failure
+        from batuta_sql.engines.duckdb import engine_error
+
+        return engine_error(error) if isinstance(error, duckdb.Error) else error
+
+    def _streamed(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from reader
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            raise self._failed(error) from None
+        self._exhausted()
+
+    def _exhausted(self) -> None:
+        """The result has been read: the remote side can be released."""
+        if self._query is not None:
+            query, self._query = self._query, None
+            self._query_ended_at = time.time()
+            query.record_metrics()
+            if self._outcome is not None:
+                self._outcome.keep_description()
+            self.connection._ended(query)
+            if self._outcome is not None:
+                self._outcome.relation = _Empty()
+
+    def _finish(self) -> None:
+        if self._query is not None:
+            query, self._query = self._query, None
+            query.cancel()
+            self.connection._ended(query)
+        self._outcome = None
+        self._plan = None
+        self._count = -1
+
+
+class _Empty:
+    """A result that has been read to its end."""
+
+    def fetchone(self) -> None:
+        return None
+
+    def fetchmany(self, size: int) -> list[tuple[Any, ...]]:
+        return []
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        return []
+
+
+def _to_arrow_table(relation: duckdb.DuckDBPyRelation) -> pa.Table:
+    return relation.to_arrow_table()
+
+
+def _as_registered(frame: Any) -> Any:
+    if isinstance(frame, pa.RecordBatchReader):
+        return frame.read_all()
+    if isinstance(frame, pa.RecordBatch):
+        return pa.Table.from_batches([frame])
+    if isinstance(frame, pa.Table) or hasattr(frame, "scanner"):
+        return frame
+    if hasattr(frame, "to_arrow"):
+        return frame.to_arrow()
+    if hasattr(frame, "__arrow_c_stream__"):
+        return pa.table(frame)
+    if isinstance(frame, Mapping):
+        return pa.table(frame)
+    raise ProgrammingError(
+        f"a {type(frame).__name__} cannot be registered",
+        hint="pass an Arrow table, a pandas or a Polars frame",
+    )
+
+
+def _explained(sql: str) -> str:
+    words = sql.split(None, 2)
+    if len(words) > 2 and words[1].upper() == "ANALYZE":
+        return words[2]
+    return sql.split(None, 1)[1]

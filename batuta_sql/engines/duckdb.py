@@ -1,0 +1,222 @@
+"""The residual engine: an in-memory DuckDB that joins what the fragments delivered."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+from cachetools import LRUCache
+
+from batuta_sql.errors import (
+    DataError,
+    Error,
+    IntegrityError,
+    InternalError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+    QueryCancelled,
+)
+from batuta_sql.plan.site import TableInfo
+
+ISOLATION: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
+}
+"""No download and no look at the caller's variables, in every DuckDB of ours."""
+
+
+class DuckDBEngine:
+    """One in-memory database for a Connection; each query works on a cursor of its own.
+
+    :param memory_limit: DuckDB's notation ("8GB"); None takes DuckDB's default.
+    :param temp_directory: where it spills; None makes one and removes it at the end.
+    """
+
+    def __init__(
+        self,
+        memory_limit: str | None = None,
+        temp_directory: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self._own_directory = temp_directory is None
+        self.temp_directory = temp_directory or tempfile.mkdtemp(prefix="batuta-spill-")
+        config: dict[str, Any] = dict(ISOLATION, temp_directory=self.temp_directory)
+        if memory_limit:
+            config["memory_limit"] = memory_limit
+        if threads:
+            config["threads"] = threads
+        try:
+            self._root = duckdb.connect(":memory:", config=config)
+        except duckdb.Error as error:
+            raise engine_error(error) from None
+        # Values keep their exact type on the way through Arrow (HUGEINT, UUID, BIT ...).
+        self._root.execute("SET GLOBAL arrow_lossless_conversion = true")
+        self._lock = threading.Lock()
+        self._constants: LRUCache[str, tuple[str | None, str] | None] = LRUCache(4096)
+        self._catalogs: set[str] = set()
+        self._views: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {}
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A connection to the same database, for one query."""
+        with self._lock:
+            return self._root.cursor()
+
+    @property
+    def aggregate_names(self) -> frozenset[str]:
+        return _aggregate_names()
+
+    def memory_limit_bytes(self) -> int:
+        """The limit in force, in bytes."""
+        with self._lock:
+            row = self._root.execute("SELECT current_setting('memory_limit')").fetchone()
+        return _bytes_of(row[0]) if row else 0
+
+    def evaluate_constants(self, expressions: Sequence[str]) -> list[tuple[str | None, str] | None]:
+        """Text and type of constant expressions; None for one that fails."""
+        with self._lock:
+            missing = [e for e in expressions if e not in self._constants]
+        if missing:
+            with self.cursor() as cursor:
+                values = _evaluated(cursor, missing)
+            with self._lock:
+                self._constants.update(zip(missing, values, strict=True))
+        with self._lock:
+            return [self._constants.get(e) for e in expressions]
+
+    # --- the virtual catalog inside DuckDB, for blocks that it runs by itself ------------------
+
+    def view(
+        self, cursor: duckdb.DuckDBPyConnection, table: TableInfo, dataset: ds.Dataset
+    ) -> tuple[str, str, str]:
+        """Makes ``source.schema.table`` readable on ``cursor`` and gives its three-part name."""
+        schema = table.path[-2] if len(table.path) > 1 else "main"
+        name = (table.source, schema, table.name)
+        registered = "scan:" + ".".join(table.qualified_parts)
+        cursor.register(registered, dataset)
+        shape = tuple((c.name, c.type) for c in table.columns)
+        with self._lock:
+            if table.source not in self._catalogs:
+                cursor.execute(f"ATTACH IF NOT EXISTS ':memory:' AS {quote(table.source)}")
+                self._catalogs.add(table.source)
+            if self._views.get(name) != shape:
+                cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(table.source)}.{quote(schema)}")
+                shown = ".".join(quote(p) for p in name)
+                cursor.execute(
+                    f"CREATE OR REPLACE VIEW {shown} AS SELECT * FROM temp.main.{quote(registered)}"
+                )
+                self._views[name] = shape
+        return name
+
+    def close(self) -> None:
+        with self._lock:
+            self._root.close()
+        if self._own_directory:
+            shutil.rmtree(Path(self.temp_directory), ignore_errors=True)
+
+
+class RemoteDataset(ds.Dataset):  # type: ignore[misc]
+    """A table of a source as DuckDB's fallback scan sees it: asked anew for each use.
+
+    :param schema: all its columns in DuckDB's Arrow types.
+    :param scan: reads the named columns, giving a stream.
+    """
+
+    def __init__(
+        self, schema: pa.Schema, scan: Callable[[Sequence[str]], pa.RecordBatchReader]
+    ) -> None:
+        self._columns = schema
+        self._scan = scan
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._columns
+
+    def scanner(
+        self,
+        columns: Sequence[str] | None = None,
+        filter: Any = None,  # noqa: A002 - DuckDB passes it by this name
+        **_: Any,
+    ) -> ds.Scanner:
+        """A scan of the needed columns; DuckDB's own filter is applied to what arrives."""
+        shown = list(columns) if columns is not None else self._columns.names
+        needed = shown
+        if filter is not None:
+            mentioned = str(filter)
+            needed = shown + [n for n in self._columns.names if n not in shown and n in mentioned]
+        reader = self._scan(needed or self._columns.names[:1])
+        return ds.Scanner.from_batches(reader, columns=shown, filter=filter)
+
+
+@lru_cache(maxsize=1)
+def _aggregate_names() -> frozenset[str]:
+    with duckdb.connect(":memory:", config=ISOLATION) as connection:
+        rows = connection.execute(
+            "SELECT DISTINCT lower(function_name) FROM duckdb_functions()"
+            " WHERE function_type = 'aggregate'"
+        ).fetchall()
+    return frozenset(r[0] for r in rows)
+
+
+def _evaluated(
+    cursor: duckdb.DuckDBPyConnection, expressions: Sequence[str]
+) -> list[tuple[str | None, str] | None]:
+    items = ", ".join(f"CAST(({e}) AS VARCHAR), typeof({e})" for e in expressions)
+    try:
+        row = cursor.execute(f"SELECT {items}").fetchone()
+    except duckdb.Error:
+        # One of them fails; it will say so at its own place when the query runs.
+        return (
+            [None]
+            if len(expressions) == 1
+            else [v for e in expressions for v in _evaluated(cursor, [e])]
+        )
+    assert row is not None
+    return [(row[i], row[i + 1]) for i in range(0, len(row), 2)]
+
+
+def quote(name: str) -> str:
+    """An identifier in DuckDB's quotes."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def engine_error(error: BaseException, hint: str | None = None) -> Error:
+    """A DuckDB error as ours, in DuckDB's own words."""
+    if isinstance(error, Error):
+        return error
+    message = str(error)
+    match error:
+        case duckdb.InterruptException():
+            return QueryCancelled("the query was cancelled")
+        case duckdb.OutOfMemoryException():
+            return OperationalError(message, hint=hint or "raise memory_limit")
+        case duckdb.ConversionException() | duckdb.OutOfRangeException():
+            return DataError(message, hint=hint)
+        case duckdb.ConstraintException():
+            return IntegrityError(message, hint=hint)
+        case duckdb.NotImplementedException():
+            return NotSupportedError(message, hint=hint)
+        case duckdb.InternalException():
+            return InternalError(message, hint=hint)
+        case duckdb.ProgrammingError() | duckdb.InvalidInputException():
+            return ProgrammingError(message, hint=hint)
+        case duckdb.DataError():
+            return DataError(message, hint=hint)
+    return OperationalError(message, hint=hint)
+
+
+_UNITS = {"B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "BYTES": 1}
+
+
+def _bytes_of(text: str) -> int:
+    number, _, unit = text.strip().partition(" ")
+    return int(float(number) * _UNITS.get(unit.upper(), 1))

@@ -1,0 +1,250 @@
+"""Runs fragments at once and brings their rows here, bounded in bytes.
+
+One thread per fragment reads ahead of the consumer. A result that one residual scan consumes is
+streamed; where several fragments meet, each is gathered: in memory while it is small, in a table
+of the residual engine (which spills to disk) from then on.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from batuta_sql.errors import Error, OperationalError, QueryCancelled
+from batuta_sql.exchange.wire import restore, restored_schema
+from batuta_sql.plan.placement import Fragment
+from batuta_sql.sources.base import FragmentQuery, FragmentReader, Snapshot
+
+
+@dataclass
+class FetchMetrics:
+    """What a fragment took: rows, bytes (of Arrow memory), seconds from start to end."""
+
+    rows: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+
+
+class Stop:
+    """A flag that all threads of one query watch, and the first error that set it."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self.error: BaseException | None = None
+
+    def set(self, error: BaseException | None) -> None:
+        with self._lock:
+            if self.error is None and not self._event.is_set():
+                self.error = error
+        self._event.set()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+
+@dataclass(eq=False)
+class Fetch:
+    """One running fragment."""
+
+    fragment: Fragment
+    snapshot: Snapshot
+    stop: Stop
+    metrics: FetchMetrics = field(default_factory=FetchMetrics)
+    error: Error | None = None
+    """What ended the stream early, in our own terms: an engine in between rewords it."""
+
+    def batches(self) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        """The restored batches; the statement starts now, in the calling thread."""
+        started = time.perf_counter()
+        columns = self.fragment.columns
+        reader = self.snapshot.read(
+            FragmentQuery(self.fragment.sql, tuple((s, w.type) for s, w in columns))
+        )
+        try:
+            schema = restored_schema(reader.schema, columns)
+        except BaseException:
+            reader.close()
+            raise
+        return schema, self._restored(reader, started)
+
+    def _restored(self, reader: FragmentReader, started: float) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in reader:
+                if self.stop:
+                    raise QueryCancelled("the query was cancelled", source=self.fragment.source)
+                if batch.num_rows:
+                    restored = restore(batch, self.fragment.columns)
+                    self.metrics.rows += restored.num_rows
+                    self.metrics.bytes += batch.nbytes
+                    yield restored
+            self.metrics.finished = True
+        except Error as error:
+            self.error = error
+            raise
+        except (pa.ArrowException, OSError) as failure:
+            self.error = OperationalError(str(failure), source=self.fragment.source)
+            raise self.error from None
+        finally:
+            self.metrics.seconds = time.perf_counter() - started
+            reader.close()
+
+
+class Prefetch:
+    """Reads a fragment ahead of its consumer, at most ``limit`` bytes."""
+
+    def __init__(self, fetch: Fetch, limit: int) -> None:
+        self._fetch = fetch
+        self._limit = limit
+        self._queue: queue.Queue[pa.RecordBatch | BaseException | None] = queue.Queue()
+        self._held = 0
+        self._room = threading.Condition()
+        self._schema: pa.Schema | None = None
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._abandoned = False
+        self._thread = threading.Thread(
+            target=self._run, name=f"batuta-fetch-{fetch.fragment.name}", daemon=True
+        )
+        self._thread.start()
+
+    def reader(self) -> pa.RecordBatchReader:
+        """The stream; waits until the source has answered with a schema.
+
+        :raises Error: what the source said instead.
+        """
+        self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+        assert self._schema is not None
+        return pa.RecordBatchReader.from_batches(self._schema, self._consume())
+
+    def _run(self) -> None:
+        try:
+            schema, batches = self._fetch.batches()
+            self._schema = schema
+            self._ready.set()
+            for batch in batches:
+                self._wait_for_room()
+                if self._abandoned or self._fetch.stop:
+                    batches.close()  # type: ignore[attr-defined]
+                    break
+                with self._room:
+                    self._held += batch.nbytes
+                self._queue.put(batch)
+            self._queue.put(None)
+        except BaseException as error:
+            self._fetch.stop.set(error)
+            self._failure = error
+            self._ready.set()
+            self._queue.put(error)
+
+    def _wait_for_room(self) -> None:
+        with self._room:
+            while self._held > self._limit and not self._abandoned and not self._fetch.stop:
+                self._room.wait(0.1)
+
+    def _consume(self) -> Iterator[pa.RecordBatch]:
+        while True:
+            item = self._queue.get()
+            if item is None:
+                if self._fetch.stop:
+                    raise self._fetch.stop.error or QueryCancelled("the query was cancelled")
+                return
+            if isinstance(item, BaseException):
+                raise item
+            with self._room:
+                self._held -= item.nbytes
+                self._room.notify()
+            yield item
+
+    def abandon(self) -> None:
+        """The consumer wants no more: ends the thread and the remote statement."""
+        self._abandoned = True
+        with self._room:
+            self._room.notify()
+
+    def join(self, timeout: float) -> None:
+        self._thread.join(timeout)
+
+
+Spill = Callable[[str, pa.RecordBatchReader], None]
+"""Stores a stream as a table of the residual engine under the given name."""
+
+
+@dataclass
+class Gathered:
+    """A fragment's whole result: a table in memory, or None where the engine holds it."""
+
+    fragment: Fragment
+    table: pa.Table | None
+
+
+def gather_all(fetches: Sequence[Fetch], spill: Spill, memory: int) -> list[Gathered]:
+    """Runs all fragments at once and waits for their results.
+
+    :param memory: bytes that one result may take here before it goes to the engine's tables.
+    :raises Error: the first failure; the other statements are ended first.
+    """
+    results: list[Gathered | None] = [None] * len(fetches)
+    stop = fetches[0].stop
+
+    def run(index: int) -> None:
+        try:
+            results[index] = _gather(fetches[index], spill, memory)
+        except BaseException as error:
+            stop.set(fetches[index].error or error)
+            for other in fetches:
+                other.snapshot.cancel()
+
+    threads = [
+        threading.Thread(target=run, args=(i,), name=f"batuta-fetch-{f.fragment.name}", daemon=True)
+        for i, f in enumerate(fetches)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            while thread.is_alive():
+                # A wait without limit could not be interrupted by Ctrl-C.
+                thread.join(0.1)
+    except BaseException as interruption:
+        stop.set(interruption)
+        for fetch in fetches:
+            fetch.snapshot.cancel()
+        for thread in threads:
+            thread.join(5)
+        raise
+    if stop:
+        raise stop.error or QueryCancelled("the query was cancelled")
+    return [r for r in results if r is not None]
+
+
+def _gather(fetch: Fetch, spill: Spill, memory: int) -> Gathered:
+    schema, batches = fetch.batches()
+    held: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        held.append(batch)
+        size += batch.nbytes
+        if size > memory:
+            spill(
+                fetch.fragment.name,
+                pa.RecordBatchReader.from_batches(schema, _chained(held, batches)),
+            )
+            return Gathered(fetch.fragment, None)
+    return Gathered(fetch.fragment, pa.Table.from_batches(held, schema))
+
+
+def _chained(
+    held: list[pa.RecordBatch], rest: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    while held:
+        yield held.pop(0)
+    yield from rest

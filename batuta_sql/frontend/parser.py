@@ -1,0 +1,115 @@
+"""Text -> statements, with errors that point at the place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import duckdb
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from batuta_sql.errors import Position, ProgrammingError
+from batuta_sql.frontend.fidelity import duckdb_tree
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement.
+
+    :param sql: its own text.
+    :param kind: ``query`` or DuckDB's name of the statement type (``CREATE``, ``SET``, ...).
+    :param tree: sqlglot's tree; None where only DuckDB's parser reads the statement, or where
+        sqlglot's tree does not say the same as the text.
+    :param reason: why there is no tree.
+    """
+
+    sql: str
+    kind: str
+    tree: exp.Expr | None
+    reason: str | None = None
+
+
+def parse(sql: str, engine: duckdb.DuckDBPyConnection) -> list[Statement]:
+    """The statements of ``sql``, each checked by DuckDB's own parser.
+
+    :raises ProgrammingError: for a syntax error, with the line and a caret.
+    """
+    try:
+        parts = engine.extract_statements(sql)
+    except duckdb.Error as error:
+        raise syntax_error(sql, str(error)) from None
+    return [
+        _statement(part.query.strip().rstrip(";").strip(), part.type.name, engine) for part in parts
+    ]
+
+
+def _statement(sql: str, kind: str, engine: duckdb.DuckDBPyConnection) -> Statement:
+    if kind == "MULTI" and re.match(r"(from|pivot|unpivot|with|select|\()", sql, re.IGNORECASE):
+        # PIVOT asks for its values first.
+        return Statement(sql, "query", None, "PIVOT")
+    if kind != "SELECT":
+        return Statement(sql, kind, None)
+    tree, reason = _faithful_tree(sql, engine)
+    return Statement(sql, "query", tree, reason)
+
+
+def _faithful_tree(
+    sql: str, engine: duckdb.DuckDBPyConnection
+) -> tuple[exp.Expr | None, str | None]:
+    """sqlglot's tree, if DuckDB reads the same query from it as from the text."""
+    try:
+        tree = sqlglot.parse_one(sql, read="duckdb")
+        again = tree.sql("duckdb")
+    except SqlglotError:
+        return None, "sqlglot does not read it"
+    original, written = duckdb_tree(sql, engine), duckdb_tree(again, engine)
+    if original is None or written is None or original != written:
+        return None, "sqlglot reads it in another sense than DuckDB"
+    _name_outputs(tree, engine)
+    return tree, None
+
+
+def _name_outputs(tree: exp.Expr, engine: duckdb.DuckDBPyConnection) -> None:
+    """Gives each unnamed SELECT item of the outermost block the name DuckDB gives it."""
+    if not isinstance(tree, exp.Select):
+        return
+    unnamed = [
+        i
+        for i, item in enumerate(tree.expressions)
+        if not isinstance(item, exp.Alias | exp.Column | exp.Star)
+    ]
+    if not unnamed:
+        return
+    for i in unnamed:
+        tree.expressions[i].meta["duckdb_name"] = _shown(tree.expressions[i], engine)
+
+
+def _shown(item: exp.Expr, engine: duckdb.DuckDBPyConnection) -> str:
+    """DuckDB's own text of an expression, which names its column."""
+    text = item.sql("duckdb")
+    try:
+        row = engine.execute(
+            "SELECT json_deserialize_sql(json_serialize_sql(?::VARCHAR))", [f"SELECT {text}"]
+        ).fetchone()
+    except duckdb.Error:
+        return text
+    return row[0].removeprefix("SELECT ") if row and row[0] else text
+
+
+def syntax_error(sql: str, message: str) -> ProgrammingError:
+    """DuckDB's parser error with a caret of our own."""
+    first = message.splitlines()[0].removeprefix("Parser Error: ")
+    position = None
+    match = re.search(r"^LINE (\d+): (.*)\n( *)\^", message, re.MULTILINE)
+    if match:
+        line, shown, spaces = int(match[1]), match[2], len(match[3])
+        column = spaces - len(f"LINE {line}: ") + 1
+        lines = sql.splitlines() or [""]
+        text = lines[min(line, len(lines)) - 1]
+        if shown.startswith("..."):
+            visible = shown.strip(".")[:20]
+            column += max(text.find(visible), 0) - 3
+        position = Position(line, max(column, 1))
+    return ProgrammingError(first, sql=sql, position=position, hint=None)

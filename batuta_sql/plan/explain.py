@@ -1,0 +1,159 @@
+"""Operators -> the tree that people read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from sqlglot import exp
+
+from batuta_sql.plan.placement import Fragment, Placed
+from batuta_sql.plan.relational import (
+    Aggregate,
+    Apply,
+    CommonScan,
+    Distinct,
+    Exchange,
+    Expr,
+    Filter,
+    Join,
+    Limit,
+    LocalScan,
+    OneRow,
+    Project,
+    Relation,
+    Scan,
+    SetOperation,
+    Sort,
+    Window,
+    With,
+)
+
+Annotate = Callable[[Fragment], Sequence[str]]
+
+
+def explain(placed: Placed, annotate: Annotate = lambda _: ()) -> str:
+    """The tree of a placed plan.
+
+    :param annotate: further lines for a fragment: its estimate, its actual figures.
+    """
+    fragments = {f.name: f for f in placed.fragments}
+    lines: list[str] = []
+    _write(placed.plan, "", "", lines, fragments, annotate)
+    if placed.kept or placed.fallbacks:
+        lines.append("")
+        lines.append("Runs here:")
+        lines.extend(f"  {reason}" for reason in placed.kept)
+        lines.extend(f"  a block as it is: {f.reason}" for f in placed.fallbacks)
+    return "\n".join(lines)
+
+
+def _write(
+    node: Relation,
+    lead: str,
+    below: str,
+    lines: list[str],
+    fragments: dict[str, Fragment],
+    annotate: Annotate,
+) -> None:
+    lines.append(lead + describe(node))
+    if isinstance(node, Exchange):
+        fragment = fragments.get(node.name)
+        if fragment is not None:
+            lines.extend(f"{below}    {line}" for line in pretty(fragment).splitlines())
+            lines.extend(f"{below}    -- {line}" for line in annotate(fragment))
+        return
+    inputs = _shown_inputs(node)
+    for index, child in enumerate(inputs):
+        last = index == len(inputs) - 1
+        _write(
+            child,
+            below + ("└─ " if last else "├─ "),
+            below + ("   " if last else "│  "),
+            lines,
+            fragments,
+            annotate,
+        )
+
+
+def _shown_inputs(node: Relation) -> tuple[Relation, ...]:
+    return node.inputs
+
+
+def pretty(fragment: Fragment) -> str:
+    """A fragment's statement over several lines; as it was sent where it cannot be parsed."""
+    return re.sub(r"\s+", " ", fragment.sql) if len(fragment.sql) < 100 else _wrapped(fragment.sql)
+
+
+def _wrapped(sql: str) -> str:
+    words = r" (?=(?:FROM|WHERE|GROUP BY|HAVING|ORDER BY|LIMIT|UNION|(?:LEFT |RIGHT |FULL )?JOIN) )"
+    return re.sub(words, "\n", sql)
+
+
+def describe(node: Relation) -> str:
+    """One line for an operator."""
+    match node:
+        case Exchange():
+            return f"Exchange {node.site} ({node.name})"
+        case Scan():
+            return f"Scan {node.table.qualified} [{_names(node.symbols)}]"
+        case LocalScan():
+            tables = ", ".join(t.qualified for t in node.tables)
+            what = f"fallback over {tables}" if node.reason else "local"
+            return f"LocalScan {what} [{_names(node.symbols)}]"
+        case OneRow():
+            return "OneRow"
+        case Filter():
+            return f"Filter {_text(node.condition)}"
+        case Project():
+            return "Project " + ", ".join(_assignment(s, e) for s, e in node.assignments)
+        case Join():
+            on = f" ON {_text(node.on)}" if node.on is not None else ""
+            return f"Join {node.kind}{on}"
+        case Apply():
+            return f"Apply {node.kind} -> {node.symbol}"
+        case Aggregate():
+            keys = ", ".join(_assignment(s, e) for s, e in node.keys)
+            calls = ", ".join(_assignment(s, e) for s, e in node.aggregates)
+            sets = f" sets {node.grouping_sets}" if node.grouping_sets is not None else ""
+            return f"Aggregate by [{keys}]{sets} computing [{calls}]"
+        case Window():
+            return "Window " + ", ".join(_assignment(s, e) for s, e in node.functions)
+        case Distinct():
+            on = " ON " + ", ".join(_text(e) for e in node.on) if node.on else ""
+            return f"Distinct{on}"
+        case Sort():
+            return "Sort " + ", ".join(_text(k) for k in node.keys)
+        case Limit():
+            parts = [f"Limit {_text(node.count)}"] if node.count is not None else ["Offset"]
+            if node.percent:
+                parts.append("percent")
+            if node.offset is not None:
+                parts.append(f"after {_text(node.offset)}")
+            return " ".join(parts)
+        case SetOperation():
+            return f"{node.kind}{' ALL' if node.all else ''}"
+        case With():
+            return f"With {node.name}"
+        case CommonScan():
+            return f"CommonScan {node.name}"
+    return type(node).__name__
+
+
+def _assignment(symbol: str, value: Expr) -> str:
+    text = _text(value)
+    return symbol if text == symbol else f"{symbol} := {text}"
+
+
+def _text(value: Expr) -> str:
+    plain = value.copy()
+    for node in plain.find_all(exp.Identifier):
+        node.set("quoted", not node.name.replace("_", "a").isalnum())
+    return plain.sql("duckdb")
+
+
+def _names(symbols: Sequence[str]) -> str:
+    return ", ".join(symbols)
+
+
+__all__ = ["describe", "explain", "pretty"]

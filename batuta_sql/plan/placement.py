@@ -1,0 +1,287 @@
+"""Which site runs what: the largest subtrees that a source can run become fragments.
+
+``place`` puts an ``Exchange`` above each of them; what is left is the residual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from sqlglot import exp
+
+from batuta_sql.plan.relational import (
+    Aggregate,
+    Exchange,
+    Expr,
+    Filter,
+    Join,
+    Limit,
+    LocalScan,
+    Project,
+    Relation,
+    Scan,
+    Sort,
+    column,
+    conjunction,
+    conjuncts,
+    filtered,
+    references,
+)
+from batuta_sql.plan.rules.group_joins import sites
+from batuta_sql.plan.rules.prune_columns import prune_columns
+from batuta_sql.plan.rules.split_averages import split_averages
+from batuta_sql.plan.site import LOCAL, Capabilities
+from batuta_sql.plan.translate import CORRELATED, NotPushable, WireColumn
+from batuta_sql.plan.unparse import Block, Unparser
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """One statement for one source.
+
+    :param name: the Exchange's name.
+    :param sql: the statement in the source's dialect.
+    :param columns: each delivered symbol and how it travels.
+    """
+
+    name: str
+    source: str
+    sql: str
+    columns: tuple[tuple[str, WireColumn], ...]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A placed plan: the residual with its exchanges, the fragments, and why things stayed."""
+
+    plan: Relation
+    outputs: tuple[tuple[str, str], ...]
+    fragments: tuple[Fragment, ...]
+    kept: tuple[str, ...] = ()
+    fallbacks: tuple[LocalScan, ...] = ()
+
+
+@dataclass
+class _Placer:
+    capabilities: Mapping[str, Capabilities]
+    count: int = 0
+    kept: dict[str, None] = field(default_factory=dict)
+
+    # --- asking --------------------------------------------------------------------------------
+
+    def home(self, node: Relation) -> str | None:
+        """The one source that ``node`` reads, or None."""
+        found = sites(node)
+        if len(found) != 1 or LOCAL in found:
+            return None
+        return next(iter(found))
+
+    def unparser(self, site: str) -> Unparser:
+        capabilities = self.capabilities[site]
+        return Unparser(capabilities.translator, capabilities)
+
+    def refusal(self, node: Relation, site: str) -> str | None:
+        """Why ``site`` cannot run ``node``; None where it can."""
+        try:
+            statement(node, self.capabilities[site])
+        except NotPushable as reason:
+            return reason.reason
+        return None
+
+    def block(self, node: Relation, site: str) -> Block | None:
+        try:
+            return self.unparser(site).block(node)
+        except NotPushable:
+            return None
+
+    def keep(self, what: str, reason: str) -> None:
+        if reason == CORRELATED:
+            return
+        self.kept.setdefault(f"{what}: {reason}")
+
+    # --- placing -------------------------------------------------------------------------------
+
+    def place(self, node: Relation) -> Relation:
+        site = self.home(node)
+        if site is not None:
+            if not _is_bare_sort(node):
+                reason = self.refusal(node, site)
+                if reason is None:
+                    return self.exchange(node, site)
+            split = self._split(node, site)
+            if split is not None:
+                return split
+            if not _is_bare_sort(node) and reason is not None:
+                self.keep(type(node).__name__, reason)
+        return node.with_inputs(*(self.place(i) for i in node.inputs))
+
+    def exchange(self, node: Relation, site: str) -> Relation:
+        self.count += 1
+        return Exchange(node, site, f"x{self.count}")
+
+    def _split(self, node: Relation, site: str) -> Relation | None:
+        """The part of an operator that the source can run, the rest above it."""
+        match node:
+            case Filter():
+                return self._split_filter(node, site)
+            case Project():
+                return self._split_project(node, site)
+            case Join(kind="INNER"):
+                return self._split_join(node, site)
+            case Limit():
+                return self._split_limit(node, site)
+        return None
+
+    def _split_filter(self, node: Filter, site: str) -> Relation | None:
+        block = self.block(node.input, site)
+        if block is None:
+            return None
+        pushed, kept = self._sorted_predicates(conjuncts(node.condition), block, site)
+        if not pushed:
+            return None
+        below = self.place(filtered(node.input, pushed))
+        return filtered(below, kept)
+
+    def _sorted_predicates(
+        self, predicates: list[Expr], block: Block, site: str
+    ) -> tuple[list[Expr], list[Expr]]:
+        translator = self.capabilities[site].translator
+        pushed: list[Expr] = []
+        kept: list[Expr] = []
+        for predicate in predicates:
+            try:
+                translator.predicate(predicate, block.columns)
+                pushed.append(predicate)
+            except NotPushable as reason:
+                kept.append(predicate)
+                self.keep("Filter", reason.reason)
+        return pushed, kept
+
+    def _split_project(self, node: Project, site: str) -> Relation | None:
+        block = self.block(node.input, site)
+        if block is None:
+            return None
+        translator = self.capabilities[site].translator
+        below: dict[str, Expr] = {}
+        above: list[tuple[str, Expr]] = []
+        for symbol, expression in node.assignments:
+            try:
+                translator.wire(translator.scalar(expression, block.columns))
+                below[symbol] = expression
+                above.append((symbol, column(symbol)))
+            except NotPushable as reason:
+                self.keep("Project", reason.reason)
+                above.append((symbol, expression))
+                for needed in sorted(references(expression)):
+                    if needed in node.input.symbols:
+                        below.setdefault(needed, column(needed))
+        if not below or (
+            len(below) == len(node.assignments)
+            and all(isinstance(e, exp.Column) and e.name == s for s, e in above)
+        ):
+            return None
+        inner = Project(node.input, tuple(below.items()))
+        if self.refusal(inner, site) is not None:
+            return None
+        return Project(self.exchange(inner, site), tuple(above))
+
+    def _split_join(self, node: Join, site: str) -> Relation | None:
+        left, right = self.block(node.left, site), self.block(node.right, site)
+        if left is None or right is None:
+            return None
+        merged = Block(None, left.columns | right.columns)
+        pushed, kept = self._sorted_predicates(conjuncts(node.on), merged, site)
+        connecting = [
+            p
+            for p in pushed
+            if isinstance(p, exp.EQ)
+            and references(p) & set(node.left.symbols)
+            and references(p) & set(node.right.symbols)
+        ]
+        if not kept or not connecting:
+            return None
+        return filtered(self.place(replace(node, on=conjunction(pushed))), kept)
+
+    def _split_limit(self, node: Limit, site: str) -> Relation | None:
+        """Top-N or LIMIT at the source, and once more above it."""
+        rows = node.rows
+        inner = node.input
+        if rows is None or _limited_below(inner):
+            return None
+        top = Limit(inner, exp.Literal.number(rows))
+        if self.refusal(top, site) is not None:
+            return None
+        return node.with_inputs(self._again(inner, self.exchange(top, site)))
+
+    @staticmethod
+    def _again(inner: Relation, exchanged: Relation) -> Relation:
+        return replace(inner, input=exchanged) if isinstance(inner, Sort) else exchanged
+
+
+def _limited_below(node: Relation) -> bool:
+    """Whether a copy of the limit has been brought further down already."""
+    while isinstance(node, Sort | Project):
+        node = node.input
+    return isinstance(node, Limit)
+
+
+def _is_bare_sort(node: Relation) -> bool:
+    """An order alone is not worth pushing: it is made again here."""
+    return isinstance(node, Sort | Limit)
+
+
+def place(
+    plan: Relation,
+    outputs: tuple[tuple[str, str], ...],
+    capabilities: Mapping[str, Capabilities],
+    fallbacks: tuple[LocalScan, ...] = (),
+) -> Placed:
+    """Places an optimised plan.
+
+    :param outputs: the names of the query's columns and their symbols.
+    :param capabilities: by source, of every source that the plan reads.
+    """
+    placer = _Placer(capabilities)
+    counter = iter(range(1, 1_000_000))
+    plan = split_averages(
+        plan, lambda node: _average_helps(placer, node), lambda name: f"{name}_p{next(counter)}"
+    )
+    placed = placer.place(plan)
+    placed = prune_columns(placed, frozenset(s for _, s in outputs))
+    fragments = tuple(
+        fragment(node, capabilities[node.site])
+        for node in placed.walk()
+        if isinstance(node, Exchange)
+    )
+    return Placed(placed, outputs, fragments, tuple(placer.kept), fallbacks)
+
+
+def _average_helps(placer: _Placer, node: Aggregate) -> bool:
+    site = placer.home(node)
+    if site is None or placer.capabilities[site].dialect == "duckdb":
+        return False
+    trial = split_averages(node, lambda _: True, lambda name: f"{name}_trial")
+    assert isinstance(trial, Project)
+    return placer.refusal(trial.input, site) is None
+
+
+def statement(
+    node: Relation, capabilities: Capabilities
+) -> tuple[exp.Query, tuple[tuple[str, WireColumn], ...]]:
+    """``node`` as one statement of a source, and how its columns travel.
+
+    :raises NotPushable: naming what the source is not proved to do.
+    """
+    return Unparser(capabilities.translator, capabilities).remote_statement(node)
+
+
+def fragment(node: Exchange, capabilities: Capabilities) -> Fragment:
+    """The statement of an Exchange."""
+    query, columns = statement(node.input, capabilities)
+    return Fragment(node.name, node.site, query.sql(dialect=capabilities.dialect), columns)
+
+
+def scan_fragment(node: Scan, name: str, capabilities: Capabilities) -> Fragment:
+    """The statement that reads a table's columns alone: what the fallback scan sends."""
+    return fragment(Exchange(node, node.table.source, name), capabilities)

@@ -1,0 +1,101 @@
+"""Puts relations of one source side by side, so that they become one fragment.
+
+Only inner joins are reordered, and only relations that a predicate connects are brought together:
+a cross product at the source would move more, not less.
+"""
+
+from __future__ import annotations
+
+from batuta_sql.plan.relational import (
+    Expr,
+    Filter,
+    Join,
+    LocalScan,
+    Relation,
+    Scan,
+    conjunction,
+    conjuncts,
+    filtered,
+    references,
+)
+from batuta_sql.plan.site import LOCAL
+
+
+def group_joins(plan: Relation) -> Relation:
+    """``plan`` with each cluster of inner joins grouped by source."""
+    if isinstance(plan, Join | Filter):
+        relations: list[Relation] = []
+        predicates: list[Expr] = []
+        _flatten(plan, relations, predicates)
+        if len(relations) > 2:
+            return _assemble([group_joins(r) for r in relations], predicates)
+    return plan.with_inputs(*(group_joins(i) for i in plan.inputs))
+
+
+def sites(plan: Relation) -> frozenset[str]:
+    """The sources whose tables ``plan`` reads; ``LOCAL`` for local relations."""
+    found: set[str] = set()
+    for node in plan.walk():
+        match node:
+            case Scan():
+                found.add(node.table.source)
+            case LocalScan():
+                found.add(LOCAL)
+    return frozenset(found)
+
+
+def _flatten(node: Relation, relations: list[Relation], predicates: list[Expr]) -> None:
+    match node:
+        case Join(kind="INNER" | "CROSS"):
+            _flatten(node.left, relations, predicates)
+            _flatten(node.right, relations, predicates)
+            predicates.extend(conjuncts(node.on))
+        case Filter(input=Join(kind="INNER" | "CROSS")):
+            _flatten(node.input, relations, predicates)
+            predicates.extend(conjuncts(node.condition))
+        case _:
+            relations.append(node)
+
+
+def _assemble(relations: list[Relation], predicates: list[Expr]) -> Relation:
+    groups: list[Relation] = []
+    left = list(predicates)
+    pending = list(relations)
+    while pending:
+        group = pending.pop(0)
+        home = sites(group)
+        if len(home) == 1 and LOCAL not in home:
+            grown = True
+            while grown:
+                grown = False
+                for other in pending:
+                    if sites(other) == home and _connecting(group, other, left):
+                        group = _join(group, other, left)
+                        pending.remove(other)
+                        grown = True
+                        break
+        groups.append(group)
+    result = groups.pop(0)
+    while groups:
+        connected = next((g for g in groups if _connecting(result, g, left)), groups[0])
+        groups.remove(connected)
+        result = _join(result, connected, left)
+    return filtered(result, left)
+
+
+def _connecting(a: Relation, b: Relation, predicates: list[Expr]) -> list[Expr]:
+    """Predicates that read both relations and nothing else of the cluster."""
+    mine, theirs = frozenset(a.symbols), frozenset(b.symbols)
+    return [
+        p
+        for p in predicates
+        if references(p) & mine and references(p) & theirs and references(p) <= mine | theirs
+    ]
+
+
+def _join(a: Relation, b: Relation, predicates: list[Expr]) -> Relation:
+    """Joins two relations, taking what connects them out of ``predicates``."""
+    on = _connecting(a, b, predicates)
+    for p in on:
+        predicates.remove(p)
+    return Join(a, b, "INNER" if on else "CROSS", conjunction(on))

@@ -1,0 +1,139 @@
+"""What the plan knows of a place where work can be done: its tables and its capabilities.
+
+A site is a configured source, or ``LOCAL``: the residual engine itself. The plan never sees the
+source behind it, only these values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from batuta_sql.plan.translate import Translator
+
+LOCAL = "local"
+"""The name of the residual engine as a site; no source may be called so."""
+
+Collation = Literal["binary", "deterministic", "other"]
+"""How the remote system compares text of a column.
+
+``binary``: byte by byte, as DuckDB. ``deterministic``: equal only when byte-equal, but another
+order. ``other``: neither (case-blind, nondeterministic).
+"""
+
+
+@dataclass(frozen=True)
+class ColumnStatistics:
+    """What a source knows of one column, without reading it.
+
+    :param distinct: estimated count of distinct values, NULL excluded.
+    :param null_fraction: share of NULLs, 0 to 1.
+    :param minimum: smallest value, in the column's DuckDB type, or None.
+    :param maximum: largest value, likewise.
+    :param width: average bytes of a value.
+    """
+
+    distinct: float | None = None
+    null_fraction: float | None = None
+    minimum: object | None = None
+    maximum: object | None = None
+    width: float | None = None
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a source knows of one table; ``exact``: ``rows`` is a count, not an estimate."""
+
+    rows: float | None = None
+    bytes: float | None = None
+    exact: bool = False
+    columns: Mapping[str, ColumnStatistics] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ColumnInfo:
+    """One column of a remote table.
+
+    :param name: the name as the source spells it.
+    :param type: the DuckDB type in which the column is delivered, DuckDB's spelling
+        (``DECIMAL(12,2)``, ``INTEGER[]``, ``TIMESTAMP WITH TIME ZONE``).
+    :param native: the source's own type, for people.
+    :param nullable: False only where the source guarantees it.
+    :param collation: how the source compares the column, for text.
+    :param value_sql: SQL in the source's dialect that reads the column as ``type``; ``{}`` stands
+        for the quoted column. The default reads it as it is.
+    :param comparable: whether expressions over the column may be pushed at all. A column that is
+        delivered only as a text of itself (a range, a composite) is not.
+    :param note: what a person should know ("read as text: no DuckDB type matches").
+    """
+
+    name: str
+    type: str
+    native: str = ""
+    nullable: bool = True
+    collation: Collation = "binary"
+    value_sql: str = "{}"
+    comparable: bool = True
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class TableInfo:
+    """One table, view or file set of a source, as it is now.
+
+    :param source: the source's configured name.
+    :param path: the remote identifiers from the outermost inwards, as the source spells them:
+        ``("public", "customer")``.
+    :param kind: ``table``, ``view``, ``materialized view``, ``partitioned table``, ``files`` ...
+    :param columns: in the table's own order.
+    :param keys: column sets known to be unique and not null, the primary key first.
+    :param version: the pinned version of a versioned table (Delta), or None.
+    """
+
+    source: str
+    path: tuple[str, ...]
+    columns: tuple[ColumnInfo, ...]
+    kind: str = "table"
+    keys: tuple[tuple[str, ...], ...] = ()
+    statistics: Statistics = Statistics()
+    version: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path[-1]
+
+    @property
+    def qualified_parts(self) -> tuple[str, ...]:
+        """The source's name and the path: what may stand before a column's name."""
+        return (self.source, *self.path)
+
+    @property
+    def qualified(self) -> str:
+        """The name as a user may write it, dots between the parts."""
+        return ".".join((self.source, *self.path))
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a site can be asked to run with DuckDB's answer; each entry is backed by a test.
+
+    :param dialect: sqlglot's name of the dialect in which fragments are rendered.
+    :param translator: renders expressions, and refuses what is not proved equal.
+    :param joins: the join kinds that may be pushed (``INNER LEFT RIGHT FULL CROSS SEMI ANTI``).
+    :param set_operations: of ``UNION INTERSECT EXCEPT``, with ``ALL`` after a space.
+    :param correlated: whether EXISTS, IN and scalar subqueries may be pushed.
+    :param common_tables: whether WITH may be pushed.
+    :param windows: whether window functions may be pushed.
+    """
+
+    dialect: str
+    translator: Translator
+    joins: frozenset[str] = frozenset({"INNER", "LEFT", "RIGHT", "FULL", "CROSS", "SEMI", "ANTI"})
+    set_operations: frozenset[str] = frozenset(
+        {"UNION", "UNION ALL", "INTERSECT", "INTERSECT ALL", "EXCEPT", "EXCEPT ALL"}
+    )
+    correlated: bool = True
+    common_tables: bool = True
+    windows: bool = False

@@ -1,0 +1,190 @@
+"""How a site's expressions are written, and which of them it may be given at all.
+
+A ``Translator`` turns a scalar expression over symbols into one in the site's own terms, or raises
+``NotPushable`` with the reason. The residual engine and embedded DuckDB engines take everything;
+other systems take what ``plan/pushdown.py`` and their own source module prove equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from sqlglot import exp
+
+from batuta_sql.plan.relational import Expr, is_stable, substitute
+from batuta_sql.plan.site import Collation, ColumnInfo, TableInfo
+
+CORRELATED = "it reads a column from elsewhere"
+
+
+class NotPushable(Exception):
+    """This part of a plan cannot run at the site with DuckDB's answer."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Typed:
+    """An expression in a site's terms.
+
+    :param sql: the expression, ready to be rendered in the site's dialect.
+    :param type: its DuckDB type; None where it is not known (embedded engines deliver their own).
+    :param collation: for text, how the site would compare it if nothing were added.
+    """
+
+    sql: Expr
+    type: str | None = None
+    collation: Collation = "binary"
+
+
+Environment = Mapping[str, Typed]
+
+
+@dataclass(frozen=True)
+class WireColumn:
+    """How one output column of a fragment travels and how it is restored.
+
+    :param sql: the expression that is selected at the site.
+    :param arrow: what to make of the arriving array, a name that ``exchange.wire`` knows; None
+        takes it as it comes.
+    :param decode: a DuckDB expression that restores the value, ``{}`` standing for the arrived
+        column; None where it arrives as it should be.
+    :param type: the DuckDB type it has in the end; None where an embedded engine decides.
+    """
+
+    sql: Expr
+    arrow: str | None = None
+    decode: str | None = None
+    type: str | None = None
+
+
+class Translator(Protocol):
+    """Writes expressions for one site."""
+
+    def table(self, table: TableInfo) -> exp.Table: ...
+
+    def scanned(self, column: ColumnInfo, qualifier: str) -> Typed: ...
+
+    def scalar(self, expression: Expr, environment: Environment) -> Typed: ...
+
+    def predicate(self, expression: Expr, environment: Environment) -> Expr: ...
+
+    def aggregate(self, expression: Expr, environment: Environment) -> Typed: ...
+
+    def group_key(self, expression: Expr, environment: Environment) -> Typed: ...
+
+    def window(self, expression: Expr, environment: Environment) -> Typed: ...
+
+    def sort_key(self, key: exp.Ordered, environment: Environment) -> exp.Ordered: ...
+
+    def distinct_value(self, value: Typed) -> Typed: ...
+
+    def set_column(self, left: Typed, right: Typed) -> Typed: ...
+
+    def wire(self, value: Typed) -> WireColumn: ...
+
+
+class DuckDBTranslator:
+    """Everything is equal here, because it is the same engine.
+
+    What depends on the session or the moment (random(), now(), a user's variable) still stays in
+    the residual: two engines would give two answers.
+    """
+
+    def table(self, table: TableInfo) -> exp.Table:
+        return quoted_table(table.path)
+
+    def scanned(self, column: ColumnInfo, qualifier: str) -> Typed:
+        return Typed(quoted_column(column.name, qualifier))
+
+    def scalar(self, expression: Expr, environment: Environment) -> Typed:
+        self.check(expression)
+        return Typed(
+            substitute(expression, lambda s: environment[s].sql if s in environment else None)
+        )
+
+    def check(self, expression: Expr) -> None:
+        if not is_stable(expression):
+            raise NotPushable("it is volatile or multiplies rows")
+        for node in expression.find_all(
+            exp.CurrentTimestamp, exp.CurrentDate, exp.CurrentTime, exp.Anonymous
+        ):
+            if not isinstance(node, exp.Anonymous) or node.name.lower() in _MOMENT:
+                raise NotPushable("it depends on the session or the moment")
+
+    def predicate(self, expression: Expr, environment: Environment) -> Expr:
+        return self.scalar(expression, environment).sql
+
+    aggregate = scalar
+    group_key = scalar
+    window = scalar
+
+    def sort_key(self, key: exp.Ordered, environment: Environment) -> exp.Ordered:
+        new = key.copy()
+        new.set("this", self.scalar(key.this, environment).sql)
+        assert isinstance(new, exp.Ordered)
+        return new
+
+    def distinct_value(self, value: Typed) -> Typed:
+        return value
+
+    def set_column(self, left: Typed, right: Typed) -> Typed:
+        return left
+
+    def wire(self, value: Typed) -> WireColumn:
+        return WireColumn(value.sql)
+
+
+class LocalTranslator(DuckDBTranslator):
+    """The residual engine itself: takes everything as it is."""
+
+    def check(self, expression: Expr) -> None:
+        return
+
+
+_MOMENT = frozenset(
+    {
+        "now",
+        "today",
+        "get_current_timestamp",
+        "get_current_time",
+        "current_localtime",
+        "current_localtimestamp",
+        "transaction_timestamp",
+        "current_setting",
+        "current_user",
+        "current_schema",
+        "current_schemas",
+        "current_database",
+        "current_catalog",
+        "current_query",
+        "getenv",
+        "version",
+        "pg_typeof",
+        "current_connection_id",
+        "current_query_id",
+        "current_transaction_id",
+    }
+)
+
+
+def quoted_table(path: tuple[str, ...]) -> exp.Table:
+    """A table by its path, every part quoted."""
+    parts = [exp.to_identifier(p, quoted=True) for p in path]
+    return exp.Table(
+        this=parts[-1],
+        db=parts[-2] if len(parts) > 1 else None,
+        catalog=parts[-3] if len(parts) > 2 else None,
+    )
+
+
+def quoted_column(name: str, qualifier: str | None) -> exp.Column:
+    """A column, quoted, under the alias of its table."""
+    return exp.Column(
+        this=exp.Identifier(this=name, quoted=True),
+        table=exp.Identifier(this=qualifier, quoted=True) if qualifier else None,
+    )

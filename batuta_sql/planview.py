@@ -1,0 +1,158 @@
+"""What a program sees of a plan: ``cur.plan``, ``con.estimate``, ``cur.metrics``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from batuta_sql.errors import Error
+from batuta_sql.plan.cost import Confidence, Estimate, total
+from batuta_sql.plan.explain import explain
+from batuta_sql.plan.placement import Fragment
+from batuta_sql.query import FragmentRun, Query, Session
+
+
+@dataclass
+class PlannedFragment:
+    """A fragment of a plan and, after the run, what it took.
+
+    ``rows`` and ``bytes`` (of Arrow memory) delivered, ``seconds`` from start to end.
+    """
+
+    _session: Session = field(repr=False)
+    _run: FragmentRun = field(repr=False)
+    _estimate: Estimate | None = field(default=None, repr=False)
+
+    @property
+    def source(self) -> str:
+        return self._run.fragment.source
+
+    @property
+    def sql(self) -> str:
+        return self._run.fragment.sql
+
+    @property
+    def name(self) -> str:
+        return self._run.fragment.name
+
+    @property
+    def rows(self) -> int | None:
+        return self._run.rows
+
+    @property
+    def bytes(self) -> int | None:
+        return self._run.bytes
+
+    @property
+    def seconds(self) -> float | None:
+        return self._run.seconds
+
+    @property
+    def estimate(self) -> Estimate:
+        """The source's own opinion; asked for when it is first read."""
+        if self._estimate is None:
+            self._estimate = fragment_estimate(self._session, self._run.fragment)
+        return self._estimate
+
+    def __repr__(self) -> str:
+        return f"<fragment {self.name} of {self.source}: {self.sql}>"
+
+
+class Plan:
+    """The placed plan of a query; ``str()`` is the EXPLAIN tree."""
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+        self._placed = query.placed
+        self._fragments: list[PlannedFragment] = []
+        self.planning_seconds = query.planning_seconds
+
+    @classmethod
+    def of(cls, query: Query) -> Plan:
+        return cls(query)
+
+    @property
+    def fragments(self) -> list[PlannedFragment]:
+        """What is sent to the sources, the scans of the fallback included once they ran."""
+        runs = self._query.runs
+        while len(self._fragments) < len(runs):
+            self._fragments.append(PlannedFragment(self._query.session, runs[len(self._fragments)]))
+        return list(self._fragments)
+
+    @property
+    def residual(self) -> str:
+        """The statement that runs here."""
+        if self._placed is None:
+            return self._query.statement.sql
+        return self._query.residual_sql()
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Why parts of the query run here and not at their source."""
+        return self._placed.kept if self._placed is not None else ()
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """The reasons for which blocks run through the fallback scan."""
+        if self._placed is None:
+            return (self._query.statement.reason or "the whole statement",)
+        return tuple(f.reason or "" for f in self._placed.fallbacks)
+
+    def metrics(self) -> dict[str, Any]:
+        """Figures of the run, per fragment and in sum."""
+        fragments = [
+            {
+                "name": f.name,
+                "source": f.source,
+                "sql": f.sql,
+                "rows": f.rows,
+                "bytes": f.bytes,
+                "seconds": f.seconds,
+            }
+            for f in self.fragments
+        ]
+        return {
+            "planning_seconds": self.planning_seconds,
+            "rows": sum(f.rows or 0 for f in self.fragments),
+            "bytes": sum(f.bytes or 0 for f in self.fragments),
+            "fragments": fragments,
+        }
+
+    def __str__(self) -> str:
+        if self._placed is None:
+            tables = ", ".join(t.qualified for t in self._query.names.tables.values())
+            return (
+                f"Fallback: the whole statement runs here over scans of {tables or 'no table'}\n"
+                f"  {self._query.statement.reason}"
+            )
+        return explain(self._placed, self._annotate)
+
+    def _annotate(self, fragment: Fragment) -> list[str]:
+        run = next((f for f in self.fragments if f.name == fragment.name), None)
+        if run is None or run.rows is None:
+            return []
+        return [f"{run.rows:,} rows, {run.bytes or 0:,} bytes, {run.seconds or 0:.3f} s"]
+
+
+def fragment_estimate(session: Session, fragment: Fragment) -> Estimate:
+    """One fragment's estimate; ``unknown`` where the source gives none."""
+    try:
+        found = session.sources[fragment.source].estimate(fragment.sql)
+    except Error as error:
+        return Estimate(confidence="unknown", basis=error.message)
+    confidence: Confidence = "unknown"
+    if found.confidence == "exact":
+        confidence = "exact"
+    elif found.confidence == "estimated":
+        confidence = "estimated"
+    return Estimate(
+        bytes_scanned=found.bytes_scanned,
+        rows=found.rows,
+        confidence=confidence,
+        basis=found.basis,
+    )
+
+
+def estimate_of(query: Query) -> Estimate:
+    """The estimate of a planned query."""
+    return total([fragment_estimate(query.session, r.fragment) for r in query.runs])

@@ -1,0 +1,389 @@
+"""One query's trip: parse -> bind -> optimise -> place -> estimate -> fetch -> join -> deliver."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from sqlglot import exp, tokenize
+from sqlglot.tokenizer_core import TokenType
+
+from batuta_sql.catalog.catalog import Catalog
+from batuta_sql.catalog.names import NamesInReach
+from batuta_sql.engines.duckdb import DuckDBEngine, RemoteDataset, engine_error, quote
+from batuta_sql.errors import Error, InterfaceError, ProgrammingError, QueryCancelled
+from batuta_sql.exchange.fetch import Fetch, Prefetch, Stop, gather_all
+from batuta_sql.frontend.binder import Binder
+from batuta_sql.frontend.expressions import Parameters, ParameterValues
+from batuta_sql.frontend.parser import Statement
+from batuta_sql.plan.optimise import optimise
+from batuta_sql.plan.placement import Fragment, Placed, place, scan_fragment
+from batuta_sql.plan.relational import (
+    CommonScan,
+    Exchange,
+    LocalScan,
+    Relation,
+    Scan,
+)
+from batuta_sql.plan.site import Capabilities, TableInfo
+from batuta_sql.plan.translate import LocalTranslator, WireColumn
+from batuta_sql.plan.unparse import Delivery, Unparser
+from batuta_sql.sources.base import Snapshot, Source
+
+PREFETCH_BYTES = 32 << 20
+"""How far a streamed fragment runs ahead of its consumer."""
+
+_query_numbers = itertools.count(1)
+
+
+@dataclass
+class Session:
+    """What all queries of a Connection share."""
+
+    engine: DuckDBEngine
+    catalog: Catalog
+    registered: dict[str, Any] = field(default_factory=dict)
+    views: dict[str, exp.Expr] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        return self.catalog.sources
+
+
+@dataclass
+class FragmentRun:
+    """A fragment and what it took. ``rows``, ``bytes`` and ``seconds`` are None before the run."""
+
+    fragment: Fragment
+    rows: int | None = None
+    bytes: int | None = None
+    seconds: float | None = None
+
+
+class Query:
+    """One query: planned when made, run by ``run``, released by ``close``."""
+
+    def __init__(
+        self, session: Session, statement: Statement, parameters: ParameterValues | None
+    ) -> None:
+        self.session = session
+        self.statement = statement
+        self.parameters = parameters
+        self.number = next(_query_numbers)
+        self.cursor = session.engine.cursor()
+        self.stop = Stop()
+        self.placed: Placed | None = None
+        self.runs: list[FragmentRun] = []
+        self.fetches: list[Fetch] = []
+        self.planning_seconds = 0.0
+        self._snapshots: dict[str, Snapshot] = {}
+        self._snapshot_lock = threading.Lock()
+        self._prefetches: list[Prefetch] = []
+        self._spilled: list[str] = []
+        self._scan_numbers = itertools.count(1)
+        self._closed = False
+        self.names = NamesInReach(
+            session.catalog,
+            session.engine,
+            self.cursor,
+            session.registered,
+            session.views,
+            self._dataset,
+        )
+        started = time.perf_counter()
+        try:
+            self._plan()
+        except BaseException:
+            self.close()
+            raise
+        self.planning_seconds = time.perf_counter() - started
+
+    # --- parse, bind, optimise, place ----------------------------------------------------------
+
+    def _plan(self) -> None:
+        tree = self.statement.tree
+        if tree is None:
+            self._expose_tables_of_text()
+            return
+        self.names.prefetch(tree)
+        binder = Binder(self.names, self.statement.sql, Parameters(self.parameters))
+        bound = binder.bind(tree)
+        outputs = tuple((c.name, c.symbol) for c in bound.columns)
+        plan = optimise(
+            bound.plan, outputs, binder.symbols.fresh, self.session.engine.evaluate_constants
+        )
+        fallbacks = tuple(n for n in plan.walk() if isinstance(n, LocalScan) and n.reason)
+        self.placed = place(plan, outputs, _CapabilitiesOf(self.session.sources), fallbacks)
+        self.runs = [FragmentRun(f) for f in self.placed.fragments]
+
+    def _expose_tables_of_text(self) -> None:
+        """For a text that only DuckDB reads: its tables become readable under their own names."""
+        certain = True
+        try:
+            found = self.cursor.get_table_names(self.statement.sql, qualified=True)
+        except duckdb.Error:
+            found, certain = _dotted_names(self.statement.sql), False
+        for name in sorted(found):
+            parts = _name_parts(re.sub(r' AS ("[^"]*"|\w+)$', "", name))
+            if len(parts) < 2 and parts[0].lower() not in self.session.registered:
+                continue
+            try:
+                meaning = self.names.lookup(parts)
+            except ProgrammingError:
+                if certain:
+                    raise
+                continue
+            if isinstance(meaning, TableInfo):
+                exposed = self.names.expose(meaning)
+                if len(parts) == 2 and exposed[1] != "main":
+                    self._shorthand(parts, exposed)
+
+    def _shorthand(self, parts: tuple[str, ...], exposed: tuple[str, str, str]) -> None:
+        """``source.table`` for ``source.schema.table`` inside DuckDB."""
+        target = ".".join(quote(p) for p in exposed)
+        self.cursor.execute(
+            f"CREATE OR REPLACE VIEW {quote(parts[0])}.main.{quote(parts[1])}"
+            f" AS SELECT * FROM {target}"
+        )
+
+    # --- the fallback scan ---------------------------------------------------------------------
+
+    def _dataset(self, table: TableInfo) -> RemoteDataset:
+        schema = self._arrow_schema(table)
+        return RemoteDataset(schema, lambda columns: self._scan(table, schema, columns))
+
+    def _arrow_schema(self, table: TableInfo) -> pa.Schema:
+        columns = ", ".join(f"CAST(NULL AS {c.type}) AS {quote(c.name)}" for c in table.columns)
+        return self.cursor.sql(f"SELECT {columns} LIMIT 0").to_arrow_table().schema
+
+    def _scan(
+        self, table: TableInfo, schema: pa.Schema, columns: Sequence[str]
+    ) -> pa.RecordBatchReader:
+        """Runs a scan of a table's columns now; called by DuckDB once for each use."""
+        by_name = {c.name: c for c in table.columns}
+        chosen = tuple((f"c{i}", by_name[n]) for i, n in enumerate(columns))
+        capabilities = self.session.sources[table.source].capabilities
+        name = f"s{next(self._scan_numbers)}"
+        fragment = scan_fragment(Scan(table, chosen), name, capabilities)
+        run = FragmentRun(fragment)
+        self.runs.append(run)
+        fetch = self._fetch(fragment)
+        prefetch = Prefetch(fetch, PREFETCH_BYTES)
+        self._prefetches.append(prefetch)
+        stream = prefetch.reader()
+        inner = self.session.engine.cursor()
+        inner.register("arrived", stream)
+        decode = _decoders(fragment.columns)
+        restored = ", ".join(
+            f"{decode.get(s, '{}').replace('{}', quote(s))} AS {quote(c.name)}" for s, c in chosen
+        )
+        wanted = pa.schema([schema.field(n) for n in columns])
+        reader = inner.sql(f"SELECT {restored} FROM arrived").to_arrow_reader(100_000)
+        return pa.RecordBatchReader.from_batches(
+            wanted, (b.cast(wanted) if b.schema != wanted else b for b in reader)
+        )
+
+    # --- fetch, join, deliver ------------------------------------------------------------------
+
+    def run(self) -> duckdb.DuckDBPyRelation:
+        """Starts the fragments and gives the residual's result, still to be read.
+
+        :raises Error: what a source said, or what is wrong with the residual.
+        """
+        if self._closed:
+            raise InterfaceError("the query is closed")
+        try:
+            if self.placed is None:
+                return self._run_text()
+            deliveries = self._fetch_fragments(self.placed)
+            sql = self.residual_sql(deliveries)
+            return self.cursor.sql(sql)
+        except BaseException as error:
+            raise self.failure(error) from None
+
+    def _run_text(self) -> duckdb.DuckDBPyRelation:
+        values = self.parameters
+        if values:
+            return self.cursor.sql(self.statement.sql, params=values)
+        return self.cursor.sql(self.statement.sql)
+
+    def residual_sql(self, deliveries: Mapping[str, Delivery] | None = None) -> str:
+        """The statement that the residual engine runs."""
+        assert self.placed is not None
+        if deliveries is None:
+            deliveries = {
+                f.name: Delivery((f.name,), _decoders(f.columns)) for f in self.placed.fragments
+            }
+        unparser = Unparser(LocalTranslator(), deliveries=deliveries)
+        return unparser.statement(self.placed.plan, self.placed.outputs).sql("duckdb")
+
+    def _fetch_fragments(self, placed: Placed) -> dict[str, Delivery]:
+        fragments = placed.fragments
+        fetches = [self._fetch(f) for f in fragments]
+        decoders = {f.name: _decoders(f.columns) for f in fragments}
+        if len(fragments) == 1 and _read_once(placed.plan):
+            prefetch = Prefetch(fetches[0], PREFETCH_BYTES)
+            self._prefetches.append(prefetch)
+            self.cursor.register(fragments[0].name, prefetch.reader())
+            return {f.name: Delivery((f.name,), decoders[f.name]) for f in fragments}
+        deliveries: dict[str, Delivery] = {}
+        if not fragments:
+            return deliveries
+        limit = max(8 << 20, min(128 << 20, self.session.engine.memory_limit_bytes() // 16))
+        for gathered in gather_all(fetches, self._spill, limit):
+            name = gathered.fragment.name
+            if gathered.table is not None:
+                self.cursor.register(name, gathered.table)
+                deliveries[name] = Delivery((name,), decoders[name])
+            else:
+                deliveries[name] = Delivery((self._spill_name(name),), decoders[name])
+        return deliveries
+
+    def _fetch(self, fragment: Fragment) -> Fetch:
+        fetch = Fetch(fragment, self._snapshot(fragment.source), self.stop)
+        self.fetches.append(fetch)
+        return fetch
+
+    def _snapshot(self, source: str) -> Snapshot:
+        with self._snapshot_lock:
+            found = self._snapshots.get(source)
+            if found is None:
+                mine = [r for r in self.runs if r.fragment.source == source]
+                scans = self.placed is None or bool(self.placed.fallbacks)
+                readers = len(mine) + (8 if scans else 0)
+                found = self.session.sources[source].open(max(readers, 1))
+                self._snapshots[source] = found
+            return found
+
+    def _spill_name(self, name: str) -> str:
+        return f"spill:{self.number}:{name}"
+
+    def _spill(self, name: str, reader: pa.RecordBatchReader) -> None:
+        table = self._spill_name(name)
+        self._spilled.append(table)
+        with self.session.engine.cursor() as cursor:
+            cursor.register("arrived", reader)
+            cursor.execute(f"CREATE TABLE {quote(table)} AS SELECT * FROM arrived")
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def failure(self, error: BaseException) -> BaseException:
+        """``error`` as the user should see it: a source's own words before the engine's."""
+        if not isinstance(error, Exception):
+            self.cancel()
+            return error
+        for fetch in self.fetches:
+            if fetch.error is not None and not isinstance(fetch.error, QueryCancelled):
+                return fetch.error
+        if self.stop and isinstance(self.stop.error, Error):
+            return self.stop.error
+        if self.stop and self.stop.error is None:
+            return QueryCancelled("the query was cancelled")
+        return engine_error(error) if isinstance(error, duckdb.Error) else error
+
+    def record_metrics(self) -> None:
+        """Copies what the fetches measured into the fragments' runs."""
+        by_name = {f.fragment.name: f for f in self.fetches}
+        for run in self.runs:
+            fetch = by_name.get(run.fragment.name)
+            if fetch is not None:
+                run.rows, run.bytes = fetch.metrics.rows, fetch.metrics.bytes
+                run.seconds = fetch.metrics.seconds
+
+    def cancel(self) -> None:
+        """Ends the query from any thread: remote statements first."""
+        self.stop.set(None)
+        for snapshot in list(self._snapshots.values()):
+            snapshot.cancel()
+        self.cursor.interrupt()
+
+    def close(self) -> None:
+        """Ends what still runs and releases everything; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self.record_metrics()
+        for prefetch in self._prefetches:
+            prefetch.abandon()
+        for snapshot in self._snapshots.values():
+            snapshot.close()
+        for prefetch in self._prefetches:
+            prefetch.join(5)
+        self.record_metrics()
+        try:
+            for table in self._spilled:
+                self.cursor.execute(f"DROP TABLE IF EXISTS {quote(table)}")
+        finally:
+            self.cursor.close()
+
+
+class _CapabilitiesOf(Mapping[str, Capabilities]):
+    """The capabilities of sources, made when they are first asked for."""
+
+    def __init__(self, sources: Mapping[str, Source]) -> None:
+        self._sources = sources
+
+    def __getitem__(self, name: str) -> Capabilities:
+        return self._sources[name].capabilities
+
+    def __iter__(self) -> Any:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+
+def _decoders(columns: Sequence[tuple[str, WireColumn]]) -> dict[str, str]:
+    """The expressions that restore columns, where they need one."""
+    found: dict[str, str] = {}
+    for symbol, wire in columns:
+        if wire.decode is not None:
+            found[symbol] = wire.decode
+        elif wire.type is not None and wire.arrow is None:
+            found[symbol] = f"CAST({{}} AS {wire.type})"
+    return found
+
+
+def _read_once(plan: Relation) -> bool:
+    """Whether the one Exchange of ``plan`` is scanned exactly once, so that it may be a stream."""
+    from batuta_sql.plan.relational import Apply, With
+
+    return not any(isinstance(n, Apply | With | CommonScan) for n in plan.walk()) and (
+        sum(isinstance(n, Exchange) for n in plan.walk()) == 1
+    )
+
+
+def _dotted_names(sql: str) -> set[str]:
+    """Every dotted name in a text: a superset of its tables, where no parser tells them."""
+    found: set[str] = set()
+    name: list[str] = []
+    after_dot = False
+    for token in tokenize(sql, read="duckdb"):
+        if token.token_type == TokenType.DOT:
+            after_dot = bool(name)
+            continue
+        if not after_dot:
+            found.update(".".join(name[:n]) for n in (2, 3, 4) if n <= len(name))
+            name = []
+        if token.token_type in (TokenType.VAR, TokenType.IDENTIFIER) or token.text.isidentifier():
+            name.append(quote(token.text))
+        else:
+            name = []
+        after_dot = False
+    found.update(".".join(name[:n]) for n in (2, 3, 4) if n <= len(name))
+    return found
+
+
+def _name_parts(text: str) -> tuple[str, ...]:
+    """The parts of a dotted name whose parts may be quoted."""
+    table = exp.to_table(text, dialect="duckdb")
+    from batuta_sql.catalog.names import table_parts
+
+    return table_parts(table) or (text,)

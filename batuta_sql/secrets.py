@@ -1,0 +1,153 @@
+"""Secrets: read when they are needed, shown never."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import urllib.parse
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import core_schema
+
+from batuta_sql.errors import ConfigError
+
+HIDDEN = "********"
+_COMMAND_SECONDS = 60
+_FORMS = ("env", "file", "keyring", "command")
+
+
+class Secret:
+    """A value that no repr, pickle, dump or message ever shows.
+
+    Given as a text, as ``{env = ...}``, ``{file = ...}``, ``{keyring = "service/user"}``,
+    ``{command = ...}`` or as a callable; ``reveal`` looks it up anew each time.
+    """
+
+    __slots__ = ("_origin", "_read")
+
+    def __init__(self, origin: str, read: Callable[[], str]) -> None:
+        self._origin = origin
+        self._read = read
+
+    @classmethod
+    def of(cls, value: Any) -> Secret:
+        """A secret from its form in the configuration.
+
+        :raises ValueError: for another form.
+        """
+        if isinstance(value, Secret):
+            return value
+        if isinstance(value, str):
+            return cls("given", lambda: value)
+        if callable(value):
+            return cls("callable", lambda: str(value()))
+        if isinstance(value, Mapping) and len(value) == 1:
+            ((form, target),) = value.items()
+            if form in _FORMS and (isinstance(target, str) or form == "command"):
+                return cls(form, lambda: _looked_up(form, target))
+        raise ValueError(
+            "a secret is a text, { env = ... }, { file = ... }, { keyring = ... } or"
+            " { command = ... }"
+        )
+
+    def reveal(self) -> str:
+        """The value.
+
+        :raises ConfigError: where its origin does not have it.
+        """
+        return self._read()
+
+    def __repr__(self) -> str:
+        return f"<secret from {self._origin}>"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret cannot be pickled")
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls.of, serialization=core_schema.plain_serializer_function_ser_schema(repr)
+        )
+
+
+def _looked_up(form: str, target: Any) -> str:
+    match form:
+        case "env":
+            value = os.environ.get(target)
+            if value is None:
+                raise ConfigError(
+                    f"the environment variable {target} is not set", hint=f"export {target}=..."
+                )
+            return value
+        case "file":
+            try:
+                return Path(target).expanduser().read_text(encoding="utf-8").rstrip("\r\n")
+            except OSError as error:
+                raise ConfigError(
+                    f"the secret's file {target} cannot be read: {error.strerror}"
+                ) from None
+        case "keyring":
+            return _from_keyring(target)
+    return _from_command(target)
+
+
+def _from_keyring(target: str) -> str:
+    try:
+        import keyring
+    except ImportError:
+        raise ConfigError(
+            "keyring is not installed", hint="pip install 'batuta-sql[keyring]'"
+        ) from None
+    service, _, user = target.partition("/")
+    value = keyring.get_password(service, user)
+    if value is None:
+        raise ConfigError(
+            f'the keyring has no password for "{target}"',
+            hint=f"keyring set {service} {user}",
+        )
+    return str(value)
+
+
+def _from_command(target: Any) -> str:
+    words = shlex.split(target) if isinstance(target, str) else [str(w) for w in target]
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(
+            f"the secret's command {words[0]} failed: {type(error).__name__}"
+        ) from None
+    if done.returncode != 0:
+        raise ConfigError(f"the secret's command {words[0]} ended with status {done.returncode}")
+    return done.stdout.rstrip("\r\n")
+
+
+_URI_PASSWORD = re.compile(r"(?P<head>\w[\w+.-]*://[^:/?#@\s]*:)(?P<password>[^@\s]+)(?P<tail>@)")
+_KEY_PASSWORD = re.compile(
+    r"(?P<head>\b(?:password|passwd|pwd|token|secret)\s*=\s*)(?P<password>'[^']*'|[^\s&;]+)",
+    re.IGNORECASE,
+)
+
+
+def without_passwords(text: str) -> str:
+    """``text`` with passwords in URIs and ``password=...`` hidden."""
+    text = _URI_PASSWORD.sub(lambda m: m["head"] + HIDDEN + m["tail"], text)
+    return _KEY_PASSWORD.sub(lambda m: m["head"] + HIDDEN, text)
+
+
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """``text`` without the given secret values, in their plain and their URL-quoted form."""
+    for secret in sorted({s for s in secrets if s}, key=len, reverse=True):
+        for form in (secret, urllib.parse.quote(secret, safe=""), urllib.parse.quote(secret)):
+            text = text.replace(form, HIDDEN)
+    return without_passwords(text)

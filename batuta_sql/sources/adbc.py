@@ -1,0 +1,222 @@
+"""What every source reached through an ADBC driver shares: connections, snapshots, errors."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from batuta_sql.errors import (
+    DatabaseError,
+    DataError,
+    Error,
+    OperationalError,
+    ProgrammingError,
+    QueryCancelled,
+)
+from batuta_sql.sources.base import FragmentQuery
+
+
+class AdbcPool:
+    """Idle connections of one source; at most ``limit`` are kept for the next query.
+
+    :param connect: opens a new connection in autocommit mode, ready for use.
+    """
+
+    def __init__(self, connect: Callable[[], Any], limit: int) -> None:
+        self._connect = connect
+        self._limit = limit
+        self._idle: list[Any] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def take(self) -> Any:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return self._connect()
+
+    def give_back(self, connection: Any) -> None:
+        with self._lock:
+            if not self._closed and len(self._idle) < self._limit:
+                self._idle.append(connection)
+                return
+        quietly(connection.close)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            quietly(connection.close)
+
+
+class AdbcReader:
+    """A running fragment on a connection of its own; see ``FragmentReader``."""
+
+    def __init__(
+        self,
+        reader: pa.RecordBatchReader,
+        cursor: Any,
+        finish: Callable[[bool], None],
+        translate_error: Callable[[BaseException], Error],
+    ) -> None:
+        self._reader = reader
+        self._cursor = cursor
+        self._finish = finish
+        self._translate = translate_error
+        self._open = True
+        self._exhausted = False
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._reader.schema
+
+    def __iter__(self) -> AdbcReader:
+        return self
+
+    def __next__(self) -> pa.RecordBatch:
+        try:
+            return self._reader.read_next_batch()
+        except StopIteration:
+            self._exhausted = True
+            self.close()
+            raise
+        except Exception as error:
+            self.close()
+            raise self._translate(error) from None
+
+    def cancel(self) -> None:
+        if self._open and not self._exhausted:
+            quietly(self._cursor.adbc_cancel)
+
+    def close(self) -> None:
+        if not self._open:
+            return
+        self._open = False
+        if not self._exhausted:
+            quietly(self._cursor.adbc_cancel)
+        quietly(self._reader.close)
+        quietly(self._cursor.close)
+        self._finish(self._exhausted)
+
+
+class AdbcSnapshot:
+    """One query's view of a source: a connection for each reader, released at the end.
+
+    :param take: gives a connection prepared for this snapshot.
+    :param release: takes it back; its argument says whether its last statement ended well.
+    :param on_close: what else the snapshot holds.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        take: Callable[[], Any],
+        release: Callable[[Any, bool], None],
+        translate_error: Callable[[BaseException], Error],
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._source = source
+        self._on_close = on_close
+        self._take = take
+        self._release = release
+        self._translate = translate_error
+        self._lock = threading.Lock()
+        self._readers: list[AdbcReader] = []
+        self._cursors: list[Any] = []
+        self._cancelled = False
+
+    def read(self, query: FragmentQuery) -> AdbcReader:
+        self._refuse_if_cancelled()
+        connection = self._take()
+        cursor = connection.cursor()
+        with self._lock:
+            self._cursors.append(cursor)
+        try:
+            cursor.execute(query.sql)
+            reader = cursor.fetch_record_batch()
+        except Exception as error:
+            quietly(cursor.close)
+            self._release(connection, False)
+            raise self._translate(error) from None
+        finally:
+            with self._lock:
+                self._cursors.remove(cursor)
+        running = AdbcReader(
+            reader, cursor, lambda fit: self._release(connection, fit), self._translate
+        )
+        with self._lock:
+            self._readers.append(running)
+        self._refuse_if_cancelled(running)
+        return running
+
+    def _refuse_if_cancelled(self, running: AdbcReader | None = None) -> None:
+        if self._cancelled:
+            if running is not None:
+                running.close()
+            raise QueryCancelled("the query was cancelled", source=self._source)
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._cancelled = True
+            readers, cursors = list(self._readers), list(self._cursors)
+        for cursor in cursors:
+            quietly(cursor.adbc_cancel)
+        for reader in readers:
+            reader.cancel()
+
+    def close(self) -> None:
+        with self._lock:
+            readers, self._readers = self._readers, []
+        for reader in readers:
+            reader.close()
+        self._on_close()
+
+
+def quietly(action: Callable[[], Any]) -> None:
+    """Runs a clean-up whose own failure must not hide what came before it."""
+    with contextlib.suppress(Exception):
+        action()
+
+
+def fetch_rows(connection: Any, sql: str) -> list[tuple[Any, ...]]:
+    """Runs a small metadata query and gives its rows."""
+    with contextlib.closing(connection.cursor()) as cursor:
+        cursor.execute(sql)
+        return list(cursor.fetchall())
+
+
+def driver_error(source: str, error: BaseException, clean: Callable[[str], str]) -> Error:
+    """A driver's error as ours: the source's name and the remote system's own words.
+
+    :param clean: removes secrets and the driver's decoration from a message.
+    """
+    if isinstance(error, Error):
+        return error
+    state = getattr(error, "sqlstate", None) or ""
+    message = clean(str(error))
+    name = type(error).__name__
+    if state == "57014" or "CANCELLED" in str(error)[:40]:
+        if "statement timeout" in message:
+            return OperationalError(message, source=source, hint="raise query_timeout")
+        return QueryCancelled(message, source=source)
+    if name == "DataError" or state.startswith("22"):
+        return DataError(message, source=source)
+    if state.startswith("42"):
+        return ProgrammingError(message, source=source)
+    if name in ("OperationalError", "InterfaceError") or isinstance(error, OSError):
+        return OperationalError(message, source=source)
+    return DatabaseError(message, source=source)
+
+
+@contextlib.contextmanager
+def translated(translate: Callable[[BaseException], Error]) -> Iterator[None]:
+    """Turns whatever a driver raises inside into our errors."""
+    try:
+        yield
+    except Exception as error:
+        raise translate(error) from None

@@ -1,0 +1,148 @@
+"""The Source protocol: everything the engine asks of a system it reads from.
+
+A source is one file in this package and one entry in ``batuta_sql.sources.registry``. It says
+which tables it has, what it can compute with DuckDB's answer (``capabilities``), and reads a
+fragment as Arrow. It never plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from batuta_sql.plan.site import (
+    LOCAL,
+    Capabilities,
+    Collation,
+    ColumnInfo,
+    ColumnStatistics,
+    Statistics,
+    TableInfo,
+)
+
+__all__ = [
+    "LOCAL",
+    "Capabilities",
+    "Collation",
+    "ColumnInfo",
+    "ColumnStatistics",
+    "FragmentQuery",
+    "FragmentReader",
+    "Snapshot",
+    "Source",
+    "SourceEstimate",
+    "Statistics",
+    "TableInfo",
+    "TableName",
+]
+
+
+@dataclass(frozen=True)
+class TableName:
+    """A table in a listing: its path inside the source and its kind, nothing more."""
+
+    path: tuple[str, ...]
+    kind: str = "table"
+
+
+@dataclass(frozen=True)
+class SourceEstimate:
+    """What running a fragment will take, in the source's own opinion.
+
+    :param rows: rows that come back.
+    :param bytes_scanned: bytes the source will read; None where it cannot tell.
+    :param seconds: time at the source; None where it cannot tell.
+    :param confidence: ``exact``, ``estimated`` or ``unknown``.
+    :param basis: what it rests on, for people ("EXPLAIN (FORMAT JSON)", "file statistics").
+    """
+
+    rows: float | None = None
+    bytes_scanned: float | None = None
+    seconds: float | None = None
+    confidence: str = "unknown"
+    basis: str = ""
+
+
+@dataclass(frozen=True)
+class FragmentQuery:
+    """A statement for a source.
+
+    :param sql: its text, in the source's dialect.
+    :param columns: name and DuckDB type (None: not known) of each column of the result.
+    """
+
+    sql: str
+    columns: tuple[tuple[str, str | None], ...] = ()
+
+
+class FragmentReader(Protocol):
+    """A running fragment: a schema and an iterator of record batches.
+
+    An error in mid-stream is raised from ``__next__``; the end of iteration means that every row
+    arrived. ``close`` ends the remote statement if it still runs and may be called twice.
+    """
+
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    def __iter__(self) -> FragmentReader: ...
+
+    def __next__(self) -> pa.RecordBatch: ...
+
+    def close(self) -> None: ...
+
+
+class Snapshot(Protocol):
+    """One query's view of one source. All reads see the same data where the source can do that.
+
+    ``read`` may be called from several threads at once. ``cancel`` may come from any thread: it
+    ends the remote statements; the readers then raise. ``close`` releases the connections.
+    """
+
+    def read(self, query: FragmentQuery) -> FragmentReader: ...
+
+    def cancel(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Source(Protocol):
+    """A system that holds tables."""
+
+    name: str
+    kind: str
+    remembers_catalog: bool
+    """Whether the catalog may believe an answer for its TTL; False where files change unseen."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def list_tables(self) -> Sequence[TableName]:
+        """All tables that the user may see, for SHOW TABLES and completion."""
+        ...
+
+    def resolve(self, path: tuple[str, ...]) -> Sequence[TableInfo]:
+        """The tables that ``path`` may mean, described fully.
+
+        ``path`` is what the user wrote after the source's name: ``("customer",)`` or
+        ``("public", "customer")``. Names match without case; when several differ only in case, one
+        that matches exactly wins. Several results mean that the name is ambiguous; none that there
+        is no such table. Only the tables that match are looked at.
+        """
+        ...
+
+    def open(self, readers: int = 1) -> Snapshot:
+        """A view for one query that will read ``readers`` fragments, perhaps at once.
+
+        Connecting may wait until the first ``read``.
+        """
+        ...
+
+    def estimate(self, sql: str) -> SourceEstimate:
+        """What a fragment will take; runs nothing that bills."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,120 @@
+"""DuckDB database files, opened read-only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from batuta_sql.config import DuckDBSettings
+from batuta_sql.engines.duckdb import quote
+from batuta_sql.errors import OperationalError
+from batuta_sql.plan.site import ColumnInfo, Statistics, TableInfo
+from batuta_sql.sources.base import SourceEstimate, TableName
+from batuta_sql.sources.embedded import EmbeddedSource, table_names
+
+_DATABASE = "db"
+_RELATIONS = """
+SELECT schema_name, table_name, 'table' AS kind, estimated_size FROM duckdb_tables()
+WHERE database_name = 'db' AND NOT internal
+UNION ALL
+SELECT schema_name, view_name, 'view', NULL FROM duckdb_views()
+WHERE database_name = 'db' AND NOT internal
+"""
+
+
+class DuckDBFile(EmbeddedSource):
+    """A DuckDB database file."""
+
+    kind = "duckdb"
+
+    def __init__(self, name: str, settings: DuckDBSettings) -> None:
+        super().__init__(name)
+        self._settings = settings
+
+    @cached_property
+    def engine(self) -> duckdb.DuckDBPyConnection:
+        path = Path(self._settings.path)
+        if not path.is_file():
+            raise OperationalError(
+                f"there is no file {path}", source=self.name, hint="check this source's path"
+            )
+        connection = super().engine
+        literal = str(path).replace("'", "''")
+        try:
+            connection.execute(f"ATTACH '{literal}' AS {_DATABASE} (READ_ONLY)")
+        except duckdb.Error as error:
+            connection.close()
+            hint = "close the program that has the file open for writing"
+            raise OperationalError(
+                str(error), source=self.name, hint=hint if "lock" in str(error) else None
+            ) from None
+        return connection
+
+    def list_tables(self) -> Sequence[TableName]:
+        with self.cursor() as cursor:
+            rows = cursor.execute(_RELATIONS + " ORDER BY 1, 2").fetchall()
+        return [TableName((r[0], r[1]), r[2]) for r in rows]
+
+    def resolve(self, path: tuple[str, ...]) -> Sequence[TableInfo]:
+        if len(path) > 2:
+            return []
+        where = "lower(table_name) = lower(?)"
+        values: list[Any] = [path[-1]]
+        if len(path) == 2:
+            where += " AND lower(schema_name) = lower(?)"
+            values.append(path[0])
+        with self.cursor() as cursor:
+            rows = cursor.execute(f"SELECT * FROM ({_RELATIONS}) WHERE {where}", values).fetchall()
+            if len(path) == 1 and len(rows) > 1:
+                rows = [r for r in rows if r[0] == "main"] or rows
+            return [self._table(cursor, *row) for row in rows]
+
+    def _table(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        schema: str,
+        name: str,
+        kind: str,
+        rows: int | None,
+    ) -> TableInfo:
+        columns = cursor.execute(
+            "SELECT column_name, data_type, is_nullable FROM duckdb_columns()"
+            " WHERE database_name = 'db' AND schema_name = ? AND table_name = ?"
+            " ORDER BY column_index",
+            [schema, name],
+        ).fetchall()
+        keys = cursor.execute(
+            "SELECT constraint_column_names FROM duckdb_constraints() WHERE database_name = 'db'"
+            " AND schema_name = ? AND table_name = ? AND constraint_type = 'PRIMARY KEY'",
+            [schema, name],
+        ).fetchall()
+        return TableInfo(
+            source=self.name,
+            path=(schema, name),
+            columns=tuple(ColumnInfo(c, t, t, nullable) for c, t, nullable in columns),
+            kind=kind,
+            keys=tuple(tuple(k[0]) for k in keys),
+            statistics=Statistics(rows=float(rows) if rows is not None else None),
+        )
+
+    def prepare(self, cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
+        cursor.execute(f"USE {_DATABASE}")
+
+    def relation(self, cursor: duckdb.DuckDBPyConnection, name: str) -> str:
+        return quote(name)
+
+    def estimate(self, sql: str) -> SourceEstimate:
+        with self.cursor() as cursor:
+            self.prepare(cursor, sql)
+            names = set(table_names(cursor, sql))
+            sizes = cursor.execute(
+                "SELECT table_name, estimated_size FROM duckdb_tables() WHERE database_name = 'db'"
+            ).fetchall()
+        rows = sum(s for n, s in sizes if n in names)
+        return SourceEstimate(
+            rows=float(rows), confidence="estimated", basis="row counts of the DuckDB file"
+        )

@@ -1,0 +1,194 @@
+"""Sources whose fragments a DuckDB engine of their own runs, inside this process.
+
+Everything is proved equal there, because it is the same engine; what differs is only how a table
+becomes a relation, which each subclass says.
+"""
+
+from __future__ import annotations
+
+import abc
+import re
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from batuta_sql.engines.duckdb import ISOLATION, engine_error, quote
+from batuta_sql.errors import Error, OperationalError, QueryCancelled
+from batuta_sql.plan.site import Capabilities, TableInfo
+from batuta_sql.plan.translate import DuckDBTranslator
+from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
+
+_BATCH_ROWS = 100_000
+
+
+class EmbeddedSource(abc.ABC):
+    """A source that DuckDB reads by itself."""
+
+    kind = ""
+    remembers_catalog = False
+    """The catalog may not believe an old answer: files change under us without a word."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._lock = threading.Lock()
+
+    @cached_property
+    def engine(self) -> duckdb.DuckDBPyConnection:
+        """The source's own engine."""
+        connection = duckdb.connect(":memory:", config=dict(ISOLATION))
+        # HUGEINT, UUID and their like keep their type on the way.
+        connection.execute("SET GLOBAL arrow_lossless_conversion = true")
+        return connection
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(dialect="duckdb", translator=DuckDBTranslator(), windows=True)
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        with self._lock:
+            return self.engine.cursor()
+
+    @abc.abstractmethod
+    def list_tables(self) -> Sequence[TableName]: ...
+
+    @abc.abstractmethod
+    def resolve(self, path: tuple[str, ...]) -> Sequence[TableInfo]: ...
+
+    @abc.abstractmethod
+    def relation(self, cursor: duckdb.DuckDBPyConnection, name: str) -> str:
+        """The FROM item behind a table's name in a fragment; may register things on ``cursor``."""
+
+    @abc.abstractmethod
+    def estimate(self, sql: str) -> SourceEstimate: ...
+
+    def open(self, readers: int = 1) -> EmbeddedSnapshot:
+        return EmbeddedSnapshot(self)
+
+    def prepare(self, cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
+        """Makes the tables that a fragment names readable on its cursor."""
+        for name in table_names(cursor, sql):
+            relation = self.relation(cursor, name)
+            cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {relation}")
+
+    def described(self, relation: str) -> list[tuple[str, str]]:
+        """Names and types of a relation's columns, in DuckDB's own opinion."""
+        with self.cursor() as cursor:
+            try:
+                rows = cursor.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
+            except duckdb.Error as error:
+                raise self.error(error) from None
+        return [(r[0], r[1]) for r in rows]
+
+    def error(self, error: BaseException) -> Error:
+        """An engine's error in its own words, with this source's name."""
+        found = engine_error(error)
+        if isinstance(error, duckdb.IOException | duckdb.InvalidInputException):
+            found = OperationalError(found.message, hint=found.hint)
+        if found.source is None:
+            found.source = self.name
+        return found
+
+    def close(self) -> None:
+        if "engine" in self.__dict__:
+            self.engine.close()
+
+
+def table_names(cursor: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
+    """The tables that a fragment names; its own WITH entries are not among them."""
+    return sorted(cursor.get_table_names(sql))
+
+
+class EmbeddedSnapshot:
+    """One query's view; each read has a cursor of its own."""
+
+    def __init__(self, source: EmbeddedSource) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self._cursors: list[duckdb.DuckDBPyConnection] = []
+        self._cancelled = False
+
+    def read(self, query: FragmentQuery) -> EmbeddedReader:
+        cursor = self._source.cursor()
+        with self._lock:
+            self._cursors.append(cursor)
+        try:
+            if self._cancelled:
+                raise QueryCancelled("the query was cancelled", source=self._source.name)
+            self._source.prepare(cursor, query.sql)
+            reader = cursor.sql(query.sql).to_arrow_reader(_BATCH_ROWS)
+        except Exception as error:
+            self._release(cursor)
+            raise self._source.error(error) from None
+        return EmbeddedReader(self._source, reader, lambda: self._release(cursor))
+
+    def _release(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        with self._lock:
+            if cursor in self._cursors:
+                self._cursors.remove(cursor)
+                cursor.close()
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._cancelled = True
+            for cursor in self._cursors:
+                cursor.interrupt()
+
+    def close(self) -> None:
+        with self._lock:
+            cursors, self._cursors = self._cursors, []
+        for cursor in cursors:
+            cursor.interrupt()
+            cursor.close()
+
+
+class EmbeddedReader:
+    """A running fragment; see ``FragmentReader``."""
+
+    def __init__(self, source: EmbeddedSource, reader: pa.RecordBatchReader, release: Any) -> None:
+        self._source = source
+        self._reader = reader
+        self._release = release
+        self._open = True
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._reader.schema
+
+    def __iter__(self) -> EmbeddedReader:
+        return self
+
+    def __next__(self) -> pa.RecordBatch:
+        try:
+            return self._reader.read_next_batch()
+        except StopIteration:
+            self.close()
+            raise
+        except Exception as error:
+            self.close()
+            raise self._source.error(_engine_words(error)) from None
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._release()
+
+
+def _engine_words(error: Exception) -> Exception:
+    """DuckDB's own exception behind what Arrow's stream made of it."""
+    message = str(error)
+    match = re.match(r"(?:Invalid Input Error: )?(\w[\w ]*? Error): (.*)", message, re.DOTALL)
+    kinds: dict[str, type[duckdb.Error]] = {
+        "Conversion Error": duckdb.ConversionException,
+        "Out of Range Error": duckdb.OutOfRangeException,
+        "INTERRUPT Error": duckdb.InterruptException,
+        "Interrupt Error": duckdb.InterruptException,
+        "IO Error": duckdb.IOException,
+        "Invalid Input Error": duckdb.InvalidInputException,
+    }
+    if match and match[1] in kinds:
+        return kinds[match[1]](message)
+    return duckdb.Error(message) if isinstance(error, pa.ArrowException | OSError) else error

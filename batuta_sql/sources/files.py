@@ -1,0 +1,239 @@
+"""Parquet, CSV, JSON lines and Arrow files; DuckDB's own readers read all but the last."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow.dataset as ds
+
+from batuta_sql.config import FilesSettings
+from batuta_sql.engines.duckdb import quote
+from batuta_sql.errors import ConfigError, Error, OperationalError
+from batuta_sql.plan.site import ColumnInfo, ColumnStatistics, Statistics, TableInfo
+from batuta_sql.sources.base import SourceEstimate, TableName
+from batuta_sql.sources.embedded import EmbeddedSource, table_names
+
+FORMATS = {
+    ".parquet": "parquet",
+    ".parq": "parquet",
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".csv.zst": "csv",
+    ".tsv": "csv",
+    ".tsv.gz": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".jsonl.gz": "json",
+    ".ndjson": "json",
+    ".ndjson.gz": "json",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+}
+_MOST_FOOTERS = 64
+
+
+@dataclass(frozen=True)
+class FileSet:
+    """The files of one table."""
+
+    name: str
+    format: str
+    paths: tuple[str, ...]
+    root: str | None = None
+
+    @property
+    def bytes(self) -> float:
+        return float(sum(Path(p).stat().st_size for p in self.paths))
+
+
+class Files(EmbeddedSource):
+    """A folder of files, or named globs."""
+
+    kind = "files"
+
+    def __init__(self, name: str, settings: FilesSettings) -> None:
+        super().__init__(name)
+        self._settings = settings
+        self._globs = {n: t.path for n, t in settings.tables.items() if t.path is not None}
+        if settings.path is None and not self._globs:
+            raise ConfigError(f"sources.{name}: give path, or tables = {{ name = 'glob' }}")
+
+    # --- the catalog ---------------------------------------------------------------------------
+
+    def list_tables(self) -> Sequence[TableName]:
+        names = dict.fromkeys(self._globs)
+        names |= dict.fromkeys(self._entries())
+        return [TableName((n,), "files") for n in sorted(names)]
+
+    def resolve(self, path: tuple[str, ...]) -> Sequence[TableInfo]:
+        if len(path) > 2 or (len(path) == 2 and path[0].lower() != "main"):
+            return []
+        known = [*self._globs, *self._entries()]
+        exact = [n for n in known if n == path[-1]]
+        names = exact or [n for n in known if n.lower() == path[-1].lower()]
+        return [self._table(self.files_of(n)) for n in dict.fromkeys(names)]
+
+    def _table(self, files: FileSet) -> TableInfo:
+        with self.cursor() as cursor:
+            relation = self._relation(cursor, files)
+            try:
+                rows = cursor.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
+            except duckdb.Error as error:
+                raise self.error(error) from None
+            statistics = self._statistics(cursor, files)
+        return TableInfo(
+            source=self.name,
+            path=(files.name,),
+            columns=tuple(ColumnInfo(r[0], r[1], r[1]) for r in rows),
+            kind=f"{files.format} files",
+            statistics=statistics,
+        )
+
+    def _entries(self) -> dict[str, Path]:
+        """Table names in the folder; a name given as a glob hides one of the folder's."""
+        if self._settings.path is None:
+            return {}
+        folder = Path(self._settings.path)
+        if not folder.is_dir():
+            raise OperationalError(
+                f"there is no folder {folder}", source=self.name, hint="check this source's path"
+            )
+        found: dict[str, Path] = {}
+        for entry in sorted(folder.iterdir()):
+            if entry.name.startswith((".", "_")):
+                continue
+            if entry.is_dir():
+                found.setdefault(entry.name, entry)
+            elif suffix := suffix_of(entry.name):
+                found.setdefault(entry.name[: -len(suffix)], entry)
+        return {n: p for n, p in found.items() if n not in self._globs}
+
+    def files_of(self, name: str) -> FileSet:
+        """The files of a table as they are now.
+
+        :raises OperationalError: where there are none, or of several formats.
+        """
+        root = None
+        if name in self._globs:
+            pattern = str(self._globs[name])
+            paths = sorted(glob.glob(pattern, recursive=True))
+            if not paths and Path(pattern).is_file():
+                paths = [pattern]
+        else:
+            entry = self._entries()[name]
+            if entry.is_dir():
+                root = str(entry)
+                paths = sorted(
+                    str(p)
+                    for p in entry.rglob("*")
+                    if p.is_file() and suffix_of(p.name) and not p.name.startswith((".", "_"))
+                )
+            else:
+                paths = [str(entry)]
+        formats = {FORMATS[s] for p in paths if (s := suffix_of(p))}
+        if not paths or not formats:
+            raise OperationalError(f'table "{name}" has no files', source=self.name)
+        if len(formats) > 1:
+            raise OperationalError(
+                f'table "{name}" mixes files of the formats {", ".join(sorted(formats))}',
+                source=self.name,
+                hint="name them apart with tables = { name = 'glob' }",
+            )
+        return FileSet(name, formats.pop(), tuple(paths), root)
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def relation(self, cursor: duckdb.DuckDBPyConnection, name: str) -> str:
+        return self._relation(cursor, self.files_of(name))
+
+    def _relation(self, cursor: duckdb.DuckDBPyConnection, files: FileSet) -> str:
+        paths = "[" + ", ".join(path_literal(p) for p in files.paths) + "]"
+        several = ", union_by_name = true" if len(files.paths) > 1 else ""
+        hive = ", hive_partitioning = true" if _is_hive(files) else ", hive_partitioning = false"
+        match files.format:
+            case "parquet":
+                return f"read_parquet({paths}{several}{hive})"
+            case "csv":
+                # A quoted empty field is an empty text; only an empty one without quotes is NULL.
+                return f"read_csv({paths}{several}{hive}, allow_quoted_nulls = false)"
+            case "json":
+                return f"read_json({paths}{several}{hive})"
+        registered = f"arrow:{files.name}"
+        cursor.register(registered, ds.dataset(list(files.paths), format="ipc"))
+        return quote(registered)
+
+    def _statistics(self, cursor: duckdb.DuckDBPyConnection, files: FileSet) -> Statistics:
+        if files.format != "parquet":
+            return Statistics(bytes=files.bytes)
+        paths = "[" + ", ".join(path_literal(p) for p in files.paths) + "]"
+        try:
+            row = cursor.execute(
+                f"SELECT sum(num_rows) FROM parquet_file_metadata({paths})"
+            ).fetchone()
+            columns = (
+                self._column_statistics(cursor, paths)
+                if (len(files.paths) <= _MOST_FOOTERS)
+                else {}
+            )
+        except duckdb.Error as error:
+            raise self.error(error) from None
+        rows = float(row[0]) if row and row[0] is not None else None
+        return Statistics(rows=rows, bytes=files.bytes, exact=rows is not None, columns=columns)
+
+    @staticmethod
+    def _column_statistics(
+        cursor: duckdb.DuckDBPyConnection, paths: str
+    ) -> dict[str, ColumnStatistics]:
+        rows = cursor.execute(
+            "SELECT path_in_schema, sum(stats_null_count), sum(num_values),"
+            " sum(total_compressed_size), bool_and(stats_null_count IS NOT NULL)"
+            f" FROM parquet_metadata({paths}) WHERE path_in_schema NOT LIKE '%, %'"
+            " GROUP BY path_in_schema"
+        ).fetchall()
+        return {
+            name: ColumnStatistics(
+                null_fraction=float(nulls) / float(values) if known and values else None,
+                width=float(size) / float(values) if values else None,
+            )
+            for name, nulls, values, size, known in rows
+        }
+
+    def estimate(self, sql: str) -> SourceEstimate:
+        with self.cursor() as cursor:
+            names = table_names(cursor, sql)
+            try:
+                sets = [self.files_of(n) for n in names]
+                statistics = [self._statistics(cursor, s) for s in sets]
+            except (Error, KeyError):
+                return SourceEstimate(basis="files that cannot be read")
+        rows = [s.rows for s in statistics]
+        return SourceEstimate(
+            rows=sum(r for r in rows if r is not None) if None not in rows else None,
+            bytes_scanned=sum(s.bytes or 0.0 for s in statistics),
+            confidence="estimated",
+            basis="file sizes before pruning",
+        )
+
+
+def suffix_of(name: str) -> str | None:
+    """The known suffix of a file's name, the longest that fits."""
+    lower = name.lower()
+    fitting = [s for s in FORMATS if lower.endswith(s)]
+    return max(fitting, key=len) if fitting else None
+
+
+def path_literal(path: str) -> str:
+    """A path as DuckDB's readers take it: quoted, and with nothing left to glob."""
+    plain = "".join(f"[{c}]" if c in "*?[" else c for c in path)
+    return "'" + plain.replace("'", "''") + "'"
+
+
+def _is_hive(files: FileSet) -> bool:
+    """Whether every file lies below a folder called ``key=value``."""
+    start = len(files.root) if files.root else 0
+    return all("=" in str(Path(p[start:]).parent) for p in files.paths)

@@ -1,0 +1,586 @@
+"""PostgreSQL, through adbc-driver-postgresql (libpq and COPY in binary).
+
+Every query runs in a read-only, repeatable-read transaction; when it reads several fragments, its
+snapshot is exported to the other connections, so that all of them see one state.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from sqlglot import exp
+
+from batuta_sql.config import PostgreSQLSettings
+from batuta_sql.errors import Error, OperationalError
+from batuta_sql.plan.pushdown import PushTranslator
+from batuta_sql.plan.relational import Expr
+from batuta_sql.plan.translate import Environment, NotPushable, Typed, WireColumn
+from batuta_sql.plan.types import decimal_parts, is_exact
+from batuta_sql.secrets import redact
+from batuta_sql.sources.adbc import (
+    AdbcPool,
+    AdbcSnapshot,
+    driver_error,
+    fetch_rows,
+    quietly,
+    translated,
+)
+from batuta_sql.sources.base import (
+    Capabilities,
+    Collation,
+    ColumnInfo,
+    ColumnStatistics,
+    SourceEstimate,
+    Statistics,
+    TableInfo,
+    TableName,
+)
+
+_PLAIN = {
+    "bool": "BOOLEAN",
+    "int2": "SMALLINT",
+    "int4": "INTEGER",
+    "int8": "BIGINT",
+    "float4": "FLOAT",
+    "float8": "DOUBLE",
+    "text": "VARCHAR",
+    "varchar": "VARCHAR",
+    "date": "DATE",
+    "timestamp": "TIMESTAMP",
+    "timestamptz": "TIMESTAMP WITH TIME ZONE",
+    "time": "TIME",
+    "interval": "INTERVAL",
+    "uuid": "UUID",
+    "bytea": "BLOB",
+}
+"""Types that the driver delivers in DuckDB's own form."""
+
+_ARRAY_ELEMENTS = frozenset(_PLAIN) - {"bytea", "date", "timestamp", "interval"}
+_UNORDERED = frozenset({"BLOB", "INTERVAL"})
+_TEXT_AS_IT_IS = frozenset({"text", "varchar"})
+_BINARY_COLLATIONS = frozenset({"C", "POSIX", "ucs_basic", "pg_c_utf8"})
+
+_KINDS = {
+    "r": "table",
+    "p": "partitioned table",
+    "v": "view",
+    "m": "materialized view",
+    "f": "foreign table",
+}
+
+_TABLES = """
+SELECT n.nspname, c.relname, c.relkind::text, c.oid::int8, c.reltuples::float8,
+       CASE WHEN c.relkind IN ('r', 'm') THEN pg_relation_size(c.oid) END::int8,
+       d.datlocprovider::text, d.datcollate
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_database d ON d.datname = current_database()
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND {filter}
+"""
+
+_COLUMNS = """
+SELECT a.attname, a.attnotnull, format_type(a.atttypid, a.atttypmod),
+       coalesce(base.typname, t.typname), coalesce(base.typtype, t.typtype)::text,
+       CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END,
+       element.typname, co.collname, co.collisdeterministic, t.typtype::text,
+       s.null_frac, s.n_distinct, s.avg_width,
+       format_type(t.typbasetype, t.typtypmod)
+FROM pg_attribute a
+JOIN pg_class r ON r.oid = a.attrelid
+JOIN pg_namespace n ON n.oid = r.relnamespace
+JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_type base ON t.typtype = 'd' AND base.oid = t.typbasetype
+LEFT JOIN pg_type element ON element.oid = coalesce(base.typelem, t.typelem)
+     AND coalesce(base.typcategory, t.typcategory) = 'A'
+LEFT JOIN pg_collation co ON co.oid = a.attcollation
+LEFT JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = r.relname
+     AND s.attname = a.attname AND NOT s.inherited
+WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+"""
+
+_KEYS = """
+SELECT i.indisprimary, array_to_string(ARRAY(
+    SELECT a.attname FROM unnest(i.indkey) WITH ORDINALITY k(attnum, place)
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+    ORDER BY k.place), chr(31)),
+  (SELECT bool_and(a.attnotnull) FROM pg_attribute a
+   WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey))
+FROM pg_index i
+WHERE i.indrelid = {oid} AND i.indisunique AND i.indisvalid
+  AND i.indpred IS NULL AND i.indexprs IS NULL
+ORDER BY i.indisprimary DESC
+"""
+
+
+class PostgreSQL:
+    """A PostgreSQL database."""
+
+    kind = "postgresql"
+    remembers_catalog = True
+
+    def __init__(self, name: str, settings: PostgreSQLSettings) -> None:
+        self.name = name
+        self._settings = settings
+        self._pool = AdbcPool(self._connect, settings.max_connections)
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(dialect="postgres", translator=PostgreSQLTranslator())
+
+    # --- the catalog ---------------------------------------------------------------------------
+
+    def list_tables(self) -> Sequence[TableName]:
+        where = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_'"
+        where += " AND has_table_privilege(c.oid, 'SELECT')"
+        rows = self._rows(_TABLES.format(filter=where) + " ORDER BY 1, 2")
+        return [TableName((r[0], r[1]), _KINDS[r[2]]) for r in rows]
+
+    def resolve(self, path: tuple[str, ...]) -> Sequence[TableInfo]:
+        if len(path) > 3:
+            return []
+        where = f"lower(c.relname) = lower({_quote(path[-1])})"
+        if len(path) > 1:
+            where += f" AND lower(n.nspname) = lower({_quote(path[-2])})"
+        else:
+            where += " AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
+            where += " AND n.nspname !~ '^pg_'"
+        if len(path) > 2:
+            where += f" AND lower(current_database()) = lower({_quote(path[-3])})"
+        connection = self._take()
+        fit = False
+        try:
+            with translated(self._error):
+                rows = _best_match(fetch_rows(connection, _TABLES.format(filter=where)), path)
+                tables = [self._describe(connection, row) for row in rows]
+            fit = True
+            return tables
+        finally:
+            self._give_back(connection, fit)
+
+    def _describe(self, connection: Any, row: tuple[Any, ...]) -> TableInfo:
+        schema, table, kind, oid, rows, size, provider, collate = row
+        default = _default_collation(provider, collate)
+        columns: list[ColumnInfo] = []
+        statistics: dict[str, ColumnStatistics] = {}
+        count = float(rows) if rows is not None and rows >= 0 else None
+        for r in fetch_rows(connection, _COLUMNS.format(oid=oid)):
+            column = _column(r, default)
+            columns.append(column)
+            if r[10] is not None:
+                distinct = float(r[11])
+                statistics[column.name] = ColumnStatistics(
+                    distinct=distinct if distinct >= 0 else -distinct * (count or 0.0),
+                    null_fraction=float(r[10]),
+                    width=float(r[12]),
+                )
+        keys = [
+            tuple(k[1].split("\x1f")) for k in fetch_rows(connection, _KEYS.format(oid=oid)) if k[2]
+        ]
+        return TableInfo(
+            source=self.name,
+            path=(schema, table),
+            columns=tuple(columns),
+            kind=_KINDS[kind],
+            keys=tuple(keys),
+            statistics=Statistics(
+                count, float(size) if size is not None else None, columns=statistics
+            ),
+        )
+
+    def estimate(self, sql: str) -> SourceEstimate:
+        rows = self._rows(f"EXPLAIN (FORMAT JSON) {sql}")
+        plan = json.loads(rows[0][0])[0]["Plan"]
+        return SourceEstimate(
+            rows=float(plan["Plan Rows"]),
+            bytes_scanned=_scanned_bytes(plan),
+            confidence="estimated",
+            basis="EXPLAIN (FORMAT JSON)",
+        )
+
+    # --- connections ---------------------------------------------------------------------------
+
+    def open(self, readers: int = 1) -> AdbcSnapshot:
+        transaction = _Transaction(self, shared=readers > 1)
+        return AdbcSnapshot(
+            self.name, transaction.take, transaction.release, self._error, transaction.close
+        )
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _connect(self) -> Any:
+        from adbc_driver_manager import dbapi
+        from adbc_driver_postgresql import dbapi as driver
+
+        settings = self._settings
+        try:
+            connection = driver.connect(settings.connection_uri(), autocommit=True)
+        except dbapi.Error as error:
+            failure = self._error(error)
+            raise OperationalError(
+                failure.message,
+                source=self.name,
+                hint="check host, port, user and password of this source, and that the server runs",
+            ) from None
+        setup = [
+            "SET TimeZone = 'UTC'",
+            "SET search_path = pg_catalog",
+            "SET default_transaction_read_only = on",
+            "SET extra_float_digits = 1",
+            "SET intervalstyle = postgres",
+            # A fragment is one SELECT of explicit joins: let the server order them all.
+            "SET join_collapse_limit = 12",
+            "SET from_collapse_limit = 12",
+        ]
+        if settings.query_timeout:
+            setup.append(f"SET statement_timeout = {int(settings.query_timeout * 1000)}")
+        try:
+            for statement in setup:
+                execute(connection, statement)
+        except Exception as error:
+            quietly(connection.close)
+            raise self._error(error) from None
+        return connection
+
+    def _take(self) -> Any:
+        """A connection that answers: an idle one may have been closed by the server."""
+        connection = self._pool.take()
+        try:
+            execute(connection, "SELECT 1")
+        except Exception:
+            quietly(connection.close)
+            return self._connect()
+        return connection
+
+    def _give_back(self, connection: Any, fit: bool) -> None:
+        if fit:
+            self._pool.give_back(connection)
+        else:
+            quietly(connection.close)
+
+    def _rows(self, sql: str) -> list[tuple[Any, ...]]:
+        connection = self._take()
+        fit = False
+        try:
+            with translated(self._error):
+                rows = fetch_rows(connection, sql)
+            fit = True
+            return rows
+        finally:
+            self._give_back(connection, fit)
+
+    def _error(self, error: BaseException) -> Error:
+        return driver_error(self.name, error, self._clean)
+
+    def _clean(self, message: str) -> str:
+        """The server's own words, without the driver's decoration and without secrets."""
+        text = re.sub(r"^[A-Z_]+: ", "", message)
+        text = re.sub(r"\[libpq\] ", "", text)
+        text = re.sub(r"Execution error \[PGRES_FATAL_ERROR\]: ", "", text)
+        text = re.sub(r"\s*Query was: .*", "", text, flags=re.DOTALL)
+        text = re.sub(r"\.? ?SQLSTATE: \w+$", "", text.strip())
+        return redact(" ".join(text.split()), self._settings.secrets())
+
+
+class _Transaction:
+    """The read-only transaction of one query, on as many connections as it reads at once."""
+
+    def __init__(self, source: PostgreSQL, *, shared: bool) -> None:
+        self._source = source
+        self._shared = shared
+        self._lock = threading.Lock()
+        self._snapshot: str | None = None
+        self._keeper: Any | None = None
+        self._in_use = 0
+
+    def take(self) -> Any:
+        connection = self._source._take()
+        try:
+            with self._lock:
+                if self._shared and self._keeper is None:
+                    keeper = self._source._take()
+                    self._begin(keeper)
+                    self._snapshot = fetch_rows(keeper, "SELECT pg_export_snapshot()")[0][0]
+                    self._keeper = keeper
+            self._begin(connection)
+            if self._snapshot is not None:
+                execute(connection, f"SET TRANSACTION SNAPSHOT '{self._snapshot}'")
+        except Exception as error:
+            quietly(connection.close)
+            raise self._source._error(error) from None
+        with self._lock:
+            self._in_use += 1
+        return connection
+
+    @staticmethod
+    def _begin(connection: Any) -> None:
+        execute(connection, "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    def release(self, connection: Any, fit: bool) -> None:
+        self._end(connection, fit)
+
+    def close(self) -> None:
+        with self._lock:
+            keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            self._end(keeper, True)
+
+    def _end(self, connection: Any, fit: bool) -> None:
+        try:
+            execute(connection, "COMMIT" if fit else "ROLLBACK")
+        except Exception:
+            quietly(connection.close)
+            return
+        self._source._give_back(connection, True)
+
+
+def execute(connection: Any, sql: str) -> None:
+    """Runs a statement without a result."""
+    cursor = connection.cursor()
+    try:
+        cursor.execute(sql)
+    finally:
+        quietly(cursor.close)
+
+
+def _quote(text: str) -> str:
+    return exp.Literal.string(text).sql("postgres")
+
+
+def _best_match(rows: list[tuple[Any, ...]], path: tuple[str, ...]) -> list[tuple[Any, ...]]:
+    """Where several names differ only in case, those that match exactly win."""
+    exact = [r for r in rows if r[1] == path[-1] and (len(path) < 2 or r[0] == path[-2])]
+    rows = exact or rows
+    if len(path) == 1 and len(rows) > 1:
+        public = [r for r in rows if r[0] == "public"]
+        return public or rows
+    return rows
+
+
+def _default_collation(provider: str, collate: str) -> Collation:
+    if collate in ("C", "POSIX") and provider == "c":
+        return "binary"
+    return "binary" if provider == "b" else "deterministic"
+
+
+def _column(row: tuple[Any, ...], default: Collation) -> ColumnInfo:
+    name, not_null, shown, base, base_kind, modifier, element = row[:7]
+    collation_name, deterministic = row[7], row[8]
+    type_, value_sql, comparable, note = _delivery(base, base_kind, modifier, element, shown)
+    collation: Collation = default
+    if collation_name in _BINARY_COLLATIONS:
+        collation = "binary"
+    elif collation_name not in (None, "default") or deterministic is False:
+        collation = "other"
+    if row[9] == "d" and value_sql == "{}" and base not in _TEXT_AS_IT_IS:
+        value_sql = f"CAST({{}} AS {row[13]})"
+    return ColumnInfo(
+        name=name,
+        type=type_,
+        native=shown,
+        nullable=not not_null,
+        collation=collation,
+        value_sql=value_sql,
+        comparable=comparable,
+        note=note,
+    )
+
+
+def _delivery(
+    base: str, kind: str, modifier: int, element: str | None, shown: str
+) -> tuple[str, str, bool, str | None]:
+    """DuckDB type, reading SQL, whether it may be computed with, and a note."""
+    if element is not None and base.startswith("_"):
+        return _array_delivery(element)
+    if kind == "b" and base in _PLAIN:
+        type_ = _PLAIN[base]
+        return type_, "{}", type_ not in _UNORDERED, None
+    match base:
+        case "numeric":
+            width, scale = ((modifier - 4) >> 16) & 0xFFFF, (modifier - 4) & 0x7FF
+            if modifier >= 4 and scale <= width <= 38 and not scale & 0x400:
+                return f"DECIMAL({width},{scale})", "{}", True, None
+            note = "numeric without a width that DECIMAL can hold: read as text"
+            return "VARCHAR", "CAST({} AS text)", False, note
+        case "bpchar" | "name" | "char":
+            return "VARCHAR", "CAST({} AS text)", True, None
+        case "oid" | "xid" | "cid":
+            return "BIGINT", "CAST(CAST({} AS text) AS int8)", True, None
+        case "json" | "jsonb":
+            return "JSON", "CAST({} AS text)", False, None
+    if kind == "e":
+        return "VARCHAR", "CAST({} AS text)", True, "enum: read as text"
+    return "VARCHAR", "CAST({} AS text)", False, f"{shown}: no DuckDB type matches, read as text"
+
+
+def _array_delivery(element: str) -> tuple[str, str, bool, str | None]:
+    if element not in _ARRAY_ELEMENTS:
+        return "VARCHAR", "CAST({} AS text)", False, f"array of {element}: read as text"
+    # PostgreSQL does not fix an array's dimensions and the driver flattens them: such a value is
+    # refused (by a cast that fails with these words) rather than delivered as another one.
+    refusal = "'an array of ' || array_ndims({}) || ' dimensions is not a list'"
+    sql = f"CASE WHEN array_ndims({{}}) > 1 THEN CAST({refusal} AS {element}[]) ELSE {{}} END"
+    return f"{_PLAIN[element]}[]", sql, False, None
+
+
+def _scanned_bytes(plan: dict[str, Any]) -> float:
+    """Rows times width of the scans of a plan: what the server will have to read at least."""
+    own = 0.0
+    if "Relation Name" in plan:
+        own = float(plan["Plan Rows"]) * float(plan["Plan Width"])
+    return own + sum(_scanned_bytes(p) for p in plan.get("Plans", ()))
+
+
+_PARTS = {
+    "YEAR": "(CAST(EXTRACT(YEAR FROM {0}) AS int8) + CAST({0} < DATE '0001-01-01' AS int))",
+    "MONTH": "CAST(EXTRACT(MONTH FROM {0}) AS int8)",
+    "DAY": "CAST(EXTRACT(DAY FROM {0}) AS int8)",
+    "QUARTER": "CAST(EXTRACT(QUARTER FROM {0}) AS int8)",
+    "DOY": "CAST(EXTRACT(DOY FROM {0}) AS int8)",
+    "DOW": "CAST(EXTRACT(DOW FROM {0}) AS int8)",
+}
+
+
+class PostgreSQLTranslator(PushTranslator):
+    """DuckDB's meaning in PostgreSQL's words."""
+
+    dialect = "postgres"
+    name = "postgresql"
+
+    def binary(self, value: Typed) -> Typed:
+        if value.collation == "binary" or isinstance(value.sql, exp.Literal):
+            return value
+        collated = exp.Collate(
+            this=exp.Paren(this=value.sql), expression=exp.to_identifier("C", quoted=True)
+        )
+        return Typed(exp.Paren(this=collated), value.type, "binary")
+
+    def _like(self, node: Expr, environment: Environment) -> Typed:
+        return self._pattern(node, environment, "")
+
+    def _escape(self, node: Expr, environment: Environment) -> Typed:
+        inner, mark = node.this, node.expression
+        if not isinstance(inner, exp.Like) or not isinstance(mark, exp.Literal):
+            raise NotPushable("ESCAPE of this form")
+        return self._pattern(inner, environment, mark.name)
+
+    def _pattern(self, node: Expr, environment: Environment, escape: str) -> Typed:
+        """LIKE: PostgreSQL takes a backslash as escape unless told otherwise, DuckDB takes none."""
+        subject = self._value(node.this, environment)
+        pattern = self._value(node.expression, environment)
+        if subject.type not in ("VARCHAR", "STRING_LITERAL") or not isinstance(
+            pattern.sql, exp.Literal
+        ):
+            raise NotPushable("LIKE with a pattern that is not a literal")
+        if escape and pattern.sql.name.endswith(escape):
+            raise NotPushable("a pattern that ends with its escape")
+        like = exp.Like(this=self.equal_text(subject).sql, expression=pattern.sql)
+        return Typed(exp.Escape(this=like, expression=exp.Literal.string(escape)), "BOOLEAN")
+
+    def _dpipe(self, node: Expr, environment: Environment) -> Typed:
+        left = self._value(node.this, environment)
+        right = self._value(node.expression, environment)
+        if not {left.type, right.type} <= {"VARCHAR", "STRING_LITERAL"}:
+            raise NotPushable("|| of other types than text")
+        parts = [v for v in (left, right) if not isinstance(v.sql, exp.Literal)]
+        collation: Collation = parts[0].collation if len(parts) == 1 else "other"
+        sql = exp.DPipe(this=exp.Paren(this=left.sql), expression=exp.Paren(this=right.sql))
+        return Typed(sql, "VARCHAR", collation if parts else "binary")
+
+    def _substring(self, node: Expr, environment: Environment) -> Typed:
+        value = self._value(node.this, environment)
+        start, length = node.args.get("start"), node.args.get("length")
+        for part in (start, length):
+            if part is not None and not (isinstance(part, exp.Literal) and part.is_int):
+                raise NotPushable("substring with a computed position")
+        if start is None or int(start.name) < 1 or value.type != "VARCHAR":
+            raise NotPushable("substring that counts from the end")
+        if length is not None and int(length.name) < 0:
+            raise NotPushable("substring of negative length")
+        sql = exp.Substring(
+            this=value.sql, start=start.copy(), length=length.copy() if length is not None else None
+        )
+        return Typed(sql, "VARCHAR", value.collation)
+
+    def _length(self, node: Expr, environment: Environment) -> Typed:
+        value = self._value(node.this, environment)
+        if value.type != "VARCHAR":
+            raise NotPushable("length of something other than text")
+        call = exp.Anonymous(this="char_length", expressions=[value.sql])
+        return Typed(exp.Cast(this=call, to=exp.DataType.build("BIGINT")), "BIGINT")
+
+    def _startswith(self, node: Expr, environment: Environment) -> Typed:
+        return self._text_test(node, environment, "starts_with")
+
+    def _text_test(self, node: Expr, environment: Environment, function: str) -> Typed:
+        subject = self._value(node.this, environment)
+        part = self._value(node.expression, environment)
+        if subject.type != "VARCHAR" or part.type not in ("VARCHAR", "STRING_LITERAL"):
+            raise NotPushable(f"`{function}` of other types than text")
+        call = exp.Anonymous(this=function, expressions=[self.binary(subject).sql, part.sql])
+        return Typed(call, "BOOLEAN")
+
+    def _contains(self, node: Expr, environment: Environment) -> Typed:
+        found = self._text_test(node, environment, "strpos")
+        test = exp.GT(this=found.sql, expression=exp.Literal.number(0))
+        return Typed(test, "BOOLEAN")
+
+    def _abs(self, node: Expr, environment: Environment) -> Typed:
+        value = self._value(node.this, environment)
+        if not is_exact(value.type):
+            raise NotPushable(f"abs of {value.type}")
+        return Typed(exp.Abs(this=value.sql), value.type)
+
+    def _extract(self, node: Expr, environment: Environment) -> Typed:
+        return self._date_part(node.name.upper(), node.expression, environment)
+
+    def _year(self, node: Expr, environment: Environment) -> Typed:
+        return self._date_part("YEAR", node.this, environment)
+
+    def _month(self, node: Expr, environment: Environment) -> Typed:
+        return self._date_part("MONTH", node.this, environment)
+
+    def _day(self, node: Expr, environment: Environment) -> Typed:
+        return self._date_part("DAY", node.this, environment)
+
+    def _date_part(self, part: str, subject: Expr, environment: Environment) -> Typed:
+        value = self._value(subject, environment)
+        if part not in _PARTS or value.type not in ("DATE", "TIMESTAMP"):
+            raise NotPushable(f"the {part} of {value.type}")
+        text = value.sql.sql("postgres")
+        # DuckDB gives NULL for an infinite date, and counts the year before 1 as 0.
+        written = f"CASE WHEN isfinite({text}) THEN {_PARTS[part].format(text)} END"
+        return Typed(exp.Var(this=f"({written})"), "BIGINT")
+
+    def wire(self, value: Typed) -> WireColumn:
+        type_ = (value.type or "").lstrip("?")
+        parts = decimal_parts(type_)
+        match type_:
+            case "NULL" | "":
+                raise NotPushable("a column of NULLs without a type")
+            case "STRING_LITERAL" | "VARCHAR":
+                return WireColumn(value.sql, type="VARCHAR")
+            case "HUGEINT":
+                return WireColumn(_text(value.sql), decode="CAST({} AS HUGEINT)", type=type_)
+            case "JSON":
+                return WireColumn(value.sql, decode="CAST({} AS JSON)", type=type_)
+            case "DATE" | "TIMESTAMP" | "TIMESTAMP WITH TIME ZONE":
+                return WireColumn(value.sql, arrow="postgresql-epoch", type=type_)
+        if parts is not None:
+            width, scale = parts
+            if width <= 18:
+                factor = exp.Literal.number("1" + "0" * scale)
+                scaled = exp.Mul(this=exp.Paren(this=value.sql), expression=factor)
+                sql = exp.Cast(this=scaled if scale else value.sql, to=exp.DataType.build("BIGINT"))
+                return WireColumn(sql, arrow=f"decimal64:{width},{scale}", type=type_)
+            return WireColumn(_text(value.sql), decode=f"CAST({{}} AS {type_})", type=type_)
+        return WireColumn(value.sql, type=type_)
+
+
+def _text(sql: Expr) -> Expr:
+    return exp.Cast(this=sql, to=exp.DataType.build("TEXT"))

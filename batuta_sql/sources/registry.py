@@ -1,0 +1,42 @@
+"""Which module serves which kind of source; each is imported when it is first used."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from typing import Any, cast
+
+from batuta_sql.errors import ConfigError, NotSupportedError, did_you_mean
+from batuta_sql.sources.base import Source
+
+_KINDS = {
+    "postgresql": ("batuta_sql.sources.postgresql", "PostgreSQL"),
+    "sqlite": ("batuta_sql.sources.sqlite", "SQLite"),
+    "duckdb": ("batuta_sql.sources.duckdb", "DuckDBFile"),
+    "files": ("batuta_sql.sources.files", "Files"),
+    "delta": ("batuta_sql.sources.delta", "Delta"),
+}
+_PLANNED = frozenset(
+    {"snowflake", "databricks", "bigquery", "unity", "glue", "iceberg", "huggingface", "ald"}
+)
+ENTRY_POINT_GROUP = "batuta_sql.sources"
+
+
+def make_source(name: str, settings: Any) -> Source:
+    """The source of ``settings.kind``; nothing is connected yet.
+
+    :raises ConfigError: for a kind that nobody serves.
+    """
+    kind = settings.kind
+    found = _KINDS.get(kind)
+    if found is not None:
+        module = importlib.import_module(found[0])
+        return cast(Source, getattr(module, found[1])(name, settings))
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        if entry.name == kind:
+            return cast(Source, entry.load()(name, settings))
+    if kind in _PLANNED:
+        raise NotSupportedError(f'sources of kind "{kind}" are not built yet', source=name)
+    raise ConfigError(
+        f'source "{name}": there is no kind "{kind}"', hint=did_you_mean(kind, _KINDS)
+    )

@@ -1,0 +1,361 @@
+"""What each kind of statement does: queries run, local tables are made, sources stay as is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from batuta_sql.catalog import information_schema
+from batuta_sql.engines.duckdb import engine_error
+from batuta_sql.errors import Error, NotSupportedError, ProgrammingError
+from batuta_sql.frontend.expressions import ParameterValues
+from batuta_sql.frontend.parser import Statement, parse
+from batuta_sql.plan.site import TableInfo
+from batuta_sql.query import Query
+from batuta_sql.typecodes import type_code
+
+if TYPE_CHECKING:
+    from batuta_sql.dbapi import Connection
+
+_SETTINGS = frozenset({"timezone", "threads", "memory_limit"})
+
+
+@dataclass
+class Outcome:
+    """A statement's result.
+
+    :param relation: the rows, still to be read; None for a statement without any.
+    :param affected: PEP 249's rowcount.
+    :param owner: what must live as long as the relation.
+    """
+
+    relation: Any = None
+    affected: int = -1
+    owner: Any = None
+    _description: list[tuple[Any, ...]] | None = None
+
+    @property
+    def description(self) -> list[tuple[Any, ...]] | None:
+        if self._description is None and self.relation is not None:
+            self._description = [
+                (name, type_code(str(kind)), None, None, None, None, None)
+                for name, kind in zip(self.relation.columns, self.relation.types, strict=True)
+            ]
+        return self._description
+
+    def keep_description(self) -> None:
+        """Reads the description while the relation still knows it."""
+        _ = self.description
+
+
+def run_statement(
+    connection: Connection, sql: str, parameters: ParameterValues | None
+) -> tuple[Outcome, Query | None]:
+    """Runs one statement; gives the Query where one is still running."""
+    special = _show_or_describe(connection, sql)
+    if special is not None:
+        return special, None
+    statement = connection._single(sql)
+    match statement.kind:
+        case "query":
+            return _run_query(connection, statement, parameters)
+        case "EXPLAIN":
+            return _explain(connection, statement.sql, parameters), None
+        case "CREATE":
+            return _create(connection, statement, parameters), None
+        case "INSERT" | "DELETE" | "UPDATE" | "DROP" | "ALTER":
+            return _local_change(connection, statement, parameters), None
+        case "SET" | "VARIABLE_SET":
+            return _set(connection, statement), None
+    raise NotSupportedError(
+        f"{statement.kind} is not supported: Batuta-SQL reads its sources and changes nothing",
+        hint="local temporary tables and views may be created",
+        sql=sql,
+    )
+
+
+def _run_query(
+    connection: Connection, statement: Statement, parameters: ParameterValues | None
+) -> tuple[Outcome, Query | None]:
+    query = Query(connection._session, statement, parameters)
+    connection._started(query)
+    try:
+        relation = query.run()
+        outcome = Outcome(relation)
+        outcome.keep_description()
+        return outcome, query
+    except BaseException:
+        connection._ended(query)
+        raise
+
+
+# --- SHOW, DESCRIBE, EXPLAIN -------------------------------------------------------------------
+
+_SHOW = re.compile(r"\s*show\s+(all\s+)?(tables|databases|schemas)\s*;?\s*", re.IGNORECASE)
+_SHOW_FROM = re.compile(r"\s*show\s+tables\s+from\s+(.+?)\s*;?\s*", re.IGNORECASE)
+_DESCRIBE = re.compile(
+    r"\s*(?:describe|desc|show)\s+(?:table\s+)?([^\s;(][^;]*?)\s*;?\s*", re.IGNORECASE
+)
+
+
+def _show_or_describe(connection: Connection, sql: str) -> Outcome | None:
+    if match := _SHOW_FROM.fullmatch(sql):
+        return _show_tables(connection, match[1].strip('"'))
+    if match := _SHOW.fullmatch(sql):
+        return _show(connection, match[2].lower(), all_=bool(match[1]))
+    if match := _DESCRIBE.fullmatch(sql):
+        return _describe(connection, match[1])
+    return None
+
+
+def _show(connection: Connection, what: str, *, all_: bool) -> Outcome:
+    catalog = connection._session.catalog
+    if what == "tables":
+        return _show_tables(connection, None)
+    name = "database_name" if what == "databases" else "schema_name"
+    values = (
+        list(catalog.sources)
+        if what == "databases"
+        else sorted(
+            {f"{s}.{p[-2]}" if len(p) > 1 else s for s, p, _ in information_schema.listing(catalog)}
+        )
+    )
+    return _table(connection, pa.table({name: pa.array(values, pa.string())}))
+
+
+def _show_tables(connection: Connection, source: str | None) -> Outcome:
+    rows = [
+        r
+        for r in information_schema.listing(connection._session.catalog)
+        if source is None or r[0].lower() == source.lower()
+    ]
+    return _table(
+        connection,
+        pa.table(
+            {
+                "name": pa.array([".".join((s, *p)) for s, p, _ in rows], pa.string()),
+                "source": pa.array([s for s, _, _ in rows], pa.string()),
+                "kind": pa.array([k for _, _, k in rows], pa.string()),
+            }
+        ),
+    )
+
+
+def _describe(connection: Connection, target: str) -> Outcome | None:
+    if re.match(r"(select|with|from|values|pivot|\()\b", target, re.IGNORECASE):
+        return _describe_query(connection, target)
+    session = connection._session
+    try:
+        table = exp.to_table(target, dialect="duckdb")
+    except SqlglotError:
+        return None
+    from batuta_sql.catalog.names import table_parts
+
+    parts = table_parts(table)
+    if parts is None or len(parts) < 2 or session.catalog.source(parts[0]) is None:
+        return _describe_query(connection, f"SELECT * FROM {target}")
+    source = session.catalog.source(parts[0])
+    assert source is not None
+    return _table(connection, described(session.catalog.resolve(source, parts[1:])))
+
+
+def described(table: TableInfo) -> pa.Table:
+    """DESCRIBE's rows: DuckDB's columns, and what the source calls the type."""
+    keys = {c for key in table.keys[:1] for c in key}
+    return pa.table(
+        {
+            "column_name": pa.array([c.name for c in table.columns], pa.string()),
+            "column_type": pa.array([c.type for c in table.columns], pa.string()),
+            "null": pa.array(["YES" if c.nullable else "NO" for c in table.columns], pa.string()),
+            "key": pa.array(
+                ["PRI" if c.name in keys else None for c in table.columns], pa.string()
+            ),
+            "native_type": pa.array([c.native for c in table.columns], pa.string()),
+            "note": pa.array([c.note for c in table.columns], pa.string()),
+        }
+    )
+
+
+def _describe_query(connection: Connection, sql: str) -> Outcome:
+    query = connection._query(sql, None)
+    try:
+        types = _column_types(query)
+    finally:
+        query.close()
+    return _table(
+        connection,
+        pa.table(
+            {
+                "column_name": pa.array([n for n, _ in types], pa.string()),
+                "column_type": pa.array([t for _, t in types], pa.string()),
+                "null": pa.array(["YES"] * len(types), pa.string()),
+            }
+        ),
+    )
+
+
+def _column_types(query: Query) -> list[tuple[str, str]]:
+    """Names and types of a query's columns, without running its fragments."""
+    if query.placed is None:
+        rows = query.cursor.execute(f"DESCRIBE {query.statement.sql}").fetchall()
+        return [(r[0], r[1]) for r in rows]
+    tables: list[TableInfo] = list(query.names.tables.values())
+    for table in tables:
+        query.names.expose(table)
+    tree = query.statement.tree
+    assert tree is not None
+    scan, _ = query.names.fallback(tree.copy(), query.statement.sql)
+    rows = query.cursor.execute(f"DESCRIBE {scan.relation.this.sql('duckdb')}").fetchall()
+    return [(r[0], r[1]) for r in rows]
+
+
+def _explain(connection: Connection, sql: str, parameters: ParameterValues | None) -> Outcome:
+    from batuta_sql.dbapi import _explained
+    from batuta_sql.planview import Plan
+
+    analyze = bool(re.match(r"\s*explain\s+analyze\b", sql, re.IGNORECASE))
+    query = Query(connection._session, connection._single(_explained(sql)), parameters)
+    try:
+        if analyze:
+            relation = query.run()
+            for _ in relation.to_arrow_reader(100_000):
+                pass
+            query.record_metrics()
+        text = str(Plan.of(query))
+    except BaseException as error:
+        raise query.failure(error) from None
+    finally:
+        query.close()
+    return _table(connection, pa.table({"plan": pa.array(text.splitlines(), pa.string())}))
+
+
+# --- local tables, views, settings -------------------------------------------------------------
+
+
+def _create(
+    connection: Connection, statement: Statement, parameters: ParameterValues | None
+) -> Outcome:
+    tree = _tree_of(statement.sql)
+    target = tree.find(exp.Table) if tree is not None else None
+    if not isinstance(tree, exp.Create) or target is None:
+        raise NotSupportedError(
+            "this CREATE is not supported", hint="tables and views may be created locally"
+        )
+    _refuse_source_target(connection, target, "CREATE")
+    session = connection._session
+    name = target.name.lower()
+    kind = (tree.args.get("kind") or "").upper()
+    query_tree = tree.args.get("expression")
+    if kind == "VIEW" and isinstance(query_tree, exp.Query):
+        if name in session.views and not tree.args.get("replace"):
+            raise ProgrammingError(
+                f'there is a view "{name}" already', hint="CREATE OR REPLACE VIEW"
+            )
+        # Bound now, so that a wrong name is found when the view is made.
+        Query(
+            session, Statement(query_tree.sql("duckdb"), "query", query_tree.copy()), None
+        ).close()
+        session.views[name] = query_tree
+        return Outcome()
+    if kind != "TABLE":
+        raise NotSupportedError(f"CREATE {kind} is not supported")
+    if query_tree is None:
+        return _run_local(
+            connection,
+            re.sub(r"\b(temp|temporary)\s+(?=table)", "", statement.sql, flags=re.IGNORECASE),
+            parameters,
+        )
+    text = query_tree.sql("duckdb")
+    with session.engine.cursor() as engine:
+        inner = parse(text, engine)[0]
+    query = Query(session, inner, parameters)
+    try:
+        relation = query.run()
+        rows = relation.to_arrow_reader(100_000)
+        words = "CREATE OR REPLACE TABLE" if tree.args.get("replace") else "CREATE TABLE"
+        if tree.args.get("exists"):
+            words += " IF NOT EXISTS"
+        with session.engine.cursor() as engine:
+            engine.register("arriving rows", rows)
+            engine.execute(f'{words} {target.sql("duckdb")} AS SELECT * FROM "arriving rows"')
+    except BaseException as error:
+        raise query.failure(error) from None
+    finally:
+        query.close()
+    return Outcome()
+
+
+def _local_change(
+    connection: Connection, statement: Statement, parameters: ParameterValues | None
+) -> Outcome:
+    """INSERT, DELETE, UPDATE, DROP and ALTER of a local table or view."""
+    tree = _tree_of(statement.sql)
+    target = tree.find(exp.Table) if tree is not None else None
+    if tree is None or target is None:
+        raise NotSupportedError(f"this {statement.kind} is not supported")
+    _refuse_source_target(connection, target, statement.kind)
+    session = connection._session
+    name = target.name.lower()
+    if isinstance(tree, exp.Drop) and name in session.views:
+        del session.views[name]
+        return Outcome()
+    reads = tree.expression if isinstance(tree, exp.Insert) else None
+    if isinstance(reads, exp.Query) and any(t.db for t in reads.find_all(exp.Table)):
+        raise NotSupportedError(
+            "INSERT from a source is not supported",
+            hint="CREATE TABLE name AS SELECT ... makes a local table of it",
+        )
+    return _run_local(connection, statement.sql, parameters)
+
+
+def _run_local(connection: Connection, sql: str, parameters: ParameterValues | None) -> Outcome:
+    with connection._session.engine.cursor() as engine:
+        try:
+            engine.execute(sql, parameters) if parameters else engine.execute(sql)
+        except duckdb.Error as error:
+            raise engine_error(error) from None
+    return Outcome()
+
+
+def _refuse_source_target(connection: Connection, target: exp.Table, kind: str) -> None:
+    first = target.parts[0].name if target.parts else ""
+    if len(target.parts) > 1 and connection._session.catalog.source(first) is not None:
+        raise NotSupportedError(
+            f"{kind} is refused: Batuta-SQL never changes a source",
+            source=first,
+            hint="create a local table: CREATE TABLE name AS SELECT ...",
+        )
+
+
+def _set(connection: Connection, statement: Statement) -> Outcome:
+    match = re.match(r"\s*set\s+(?:session\s+|global\s+)?(\w+)", statement.sql, re.IGNORECASE)
+    name = match[1].lower() if match else ""
+    if name not in _SETTINGS:
+        raise NotSupportedError(
+            f"SET {name} is not supported", hint="settable: " + ", ".join(sorted(_SETTINGS))
+        )
+    value = re.sub(r"^\s*set\s+(?:session\s+|global\s+)?", "", statement.sql, flags=re.IGNORECASE)
+    return _run_local(connection, f"SET GLOBAL {value}", None)
+
+
+def _tree_of(sql: str) -> exp.Expr | None:
+    try:
+        return sqlglot.parse_one(sql, read="duckdb")
+    except SqlglotError:
+        return None
+
+
+def _table(connection: Connection, table: pa.Table) -> Outcome:
+    engine = connection._session.engine.cursor()
+    engine.register("answer", table)
+    return Outcome(engine.sql("SELECT * FROM answer"), owner=engine)
+
+
+__all__ = ["Error", "Outcome", "described", "run_statement"]

@@ -1,0 +1,44 @@
+"""What every test can ask for: real servers on loopback, one of each for a test session.
+
+With pytest-xdist every worker process is a session, and has its own servers. They end with it,
+whatever happened to the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from batuta_sql.demo.postgres_server import PostgresServer
+
+ROOT = Path(__file__).parent.parent
+"""The repository."""
+
+CACHE = ROOT / ".cache"
+"""Git-ignored files that are made once and kept between runs."""
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A running PostgreSQL; ``postgres.database()`` gives a database that is dropped after use."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_uri(postgres: PostgresServer) -> Iterator[str]:
+    """The URI of an empty PostgreSQL database for this test alone."""
+    with postgres.database() as uri:
+        yield uri
+
+
+def pytest_report_header() -> list[str]:
+    from batuta_sql.demo.postgres_server import ServerError, find_binaries
+
+    try:
+        found = find_binaries()
+    except ServerError as error:
+        return [f"postgresql: {error}"]
+    return [f"postgresql: {found.origin} ({found.folder})"]

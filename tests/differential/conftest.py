@@ -1,0 +1,82 @@
+"""The tables of the differential test in every home, one connection to them, and the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pytest
+
+import batuta_sql
+from batuta_sql.demo.postgres_server import PostgresServer
+from tests.comparison import answer_of, difference, without_limit
+from tests.differential.tables import for_batuta, for_truth, make_truth, sources
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is wrong with Batuta's answer. Shrinking keeps the kind, so that it stays on one bug.
+
+    :param kind: ``wrong`` (another answer), ``refused`` (an error where DuckDB answers) or
+        ``accepted`` (an answer where DuckDB refuses).
+    """
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class BothSides:
+    """Asks the same query of Batuta and of DuckDB."""
+
+    connection: Any
+    truth: duckdb.DuckDBPyConnection
+
+    def compare(self, sql: str) -> Outcome | None:
+        """None where both agree, an error on both sides included."""
+        asked, known = for_batuta(sql), for_truth(sql)
+        refusal: str | None = None
+        try:
+            relation = self.truth.sql(known)
+            want = answer_of(relation.to_arrow_table())
+        except duckdb.Error as error:
+            refusal = str(error)
+        try:
+            with closing(self.connection.cursor()) as cursor:
+                cursor.execute(asked)
+                got = answer_of(cursor.fetch_arrow_table())
+        except batuta_sql.Error as error:
+            if refusal is not None:
+                return None
+            return Outcome("refused", f"{type(error).__name__}: {error}")
+        if refusal is not None:
+            return Outcome("accepted", f"an answer of {len(got.rows)} rows, DuckDB: {refusal}")
+        problem = difference(got, want, known)
+        if problem is not None and (unlimited := without_limit(known)) is not None:
+            everything = answer_of(self.truth.sql(unlimited).to_arrow_table())
+            problem = difference(got, want, known, everything)
+        return None if problem is None else Outcome("wrong", problem)
+
+
+@pytest.fixture(scope="session")
+def truth() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as con:
+        make_truth(con)
+        yield con
+
+
+@pytest.fixture(scope="session")
+def both(
+    truth: duckdb.DuckDBPyConnection,
+    postgres: PostgresServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[BothSides]:
+    folder = tmp_path_factory.mktemp("differential")
+    with (
+        sources(truth, folder, postgres) as config,
+        closing(batuta_sql.connect(config)) as connection,
+    ):
+        yield BothSides(connection, truth)

@@ -1,0 +1,60 @@
+"""Generated queries: Batuta answers as DuckDB does, and refuses where DuckDB refuses.
+
+``BATUTA_DIFF_QUERIES`` (300) says how many, ``BATUTA_DIFF_SEED`` which; the seed is in the name of
+each test: ``test_generated_query[20260101/17]``. A failure is shrunk before it is shown.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+import duckdb
+import pytest
+
+from tests.differential.conftest import BothSides
+from tests.differential.generator import random_query
+from tests.differential.shrink import shrink
+from tests.differential.tables import for_batuta, for_truth
+
+QUERIES = int(os.environ.get("BATUTA_DIFF_QUERIES", "300"))
+SEED = os.environ.get("BATUTA_DIFF_SEED", "20260101")
+
+
+@pytest.mark.parametrize("seed", [f"{SEED}/{number}" for number in range(QUERIES)])
+def test_generated_query(seed: str, both: BothSides) -> None:
+    sql = random_query(seed)
+    outcome = both.compare(sql)
+    if outcome is None:
+        return
+
+    def fails_alike(smaller: str) -> bool:
+        found = both.compare(smaller)
+        return found is not None and found.kind == outcome.kind
+
+    small = shrink(sql, fails_alike)
+    final = both.compare(small) or outcome
+    used = sorted({home for home, _ in re.findall(r"\b([a-z]+)__(\w+)", small)})
+    pytest.fail(
+        f"seed {seed}: {final.kind}, tables on {', '.join(used) or 'nothing'}\n"
+        f"{final.message}\n\nsmall: {for_batuta(small)}\n\nwhole: {for_batuta(sql)}",
+        pytrace=False,
+    )
+
+
+def test_the_generator_makes_queries_that_say_something(truth: duckdb.DuckDBPyConnection) -> None:
+    refused, empty, total = 0, 0, 300
+    for number in range(total):
+        try:
+            rows = truth.execute(for_truth(random_query(f"quality/{number}"))).fetchall()
+        except duckdb.Error:
+            refused += 1
+        else:
+            empty += not rows
+    assert refused <= total * 0.03
+    assert empty <= total * 0.45
+
+
+def test_a_seed_gives_the_same_query_for_ever() -> None:
+    assert random_query("fixed/1") == random_query("fixed/1")
+    assert random_query("fixed/1") != random_query("fixed/2")
