@@ -161,7 +161,8 @@ class Query:
 
     def _arrow_schema(self, table: TableInfo) -> pa.Schema:
         columns = ", ".join(f"CAST(NULL AS {c.type}) AS {quote(c.name)}" for c in table.columns)
-        return self.cursor.sql(f"SELECT {columns} LIMIT 0").to_arrow_table().schema
+        with self.session.engine.lossless_cursor() as cursor:
+            return cursor.sql(f"SELECT {columns} LIMIT 0").to_arrow_table().schema
 
     def _scan(
         self, table: TableInfo, schema: pa.Schema, columns: Sequence[str]
@@ -178,7 +179,7 @@ class Query:
         prefetch = Prefetch(fetch, PREFETCH_BYTES)
         self._prefetches.append(prefetch)
         stream = prefetch.reader()
-        inner = self.session.engine.cursor()
+        inner = self.session.engine.lossless_cursor()
         inner.register("arrived", stream)
         decode = _decoders(fragment.columns)
         restored = ", ".join(

@@ -277,6 +277,7 @@ def _create(
         inner = parse(text, engine)[0]
     query = Query(session, inner, parameters)
     try:
+        query.cursor.execute("SET arrow_lossless_conversion = true")
         relation = query.run()
         rows = relation.to_arrow_reader(100_000)
         words = "CREATE OR REPLACE TABLE" if tree.args.get("replace") else "CREATE TABLE"

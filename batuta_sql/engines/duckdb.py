@@ -59,8 +59,6 @@ class DuckDBEngine:
             self._root = duckdb.connect(":memory:", config=config)
         except duckdb.Error as error:
             raise engine_error(error) from None
-        # Values keep their exact type on the way through Arrow (HUGEINT, UUID, BIT ...).
-        self._root.execute("SET GLOBAL arrow_lossless_conversion = true")
         self._lock = threading.Lock()
         self._constants: LRUCache[str, tuple[str | None, str] | None] = LRUCache(4096)
         self._catalogs: set[str] = set()
@@ -70,6 +68,12 @@ class DuckDBEngine:
         """A connection to the same database, for one query."""
         with self._lock:
             return self._root.cursor()
+
+    def lossless_cursor(self) -> duckdb.DuckDBPyConnection:
+        """A cursor whose Arrow output DuckDB reads back as the same types (HUGEINT, UUID, BIT)."""
+        cursor = self.cursor()
+        cursor.execute("SET arrow_lossless_conversion = true")
+        return cursor
 
     @property
     def aggregate_names(self) -> frozenset[str]:

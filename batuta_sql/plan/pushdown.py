@@ -51,6 +51,21 @@ NULL = "NULL"
 ORDERED_TYPES = frozenset({"DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIME"})
 
 
+_TWO_ARGUMENTS = frozenset({"this", "expression"})
+_ARGUMENTS = {
+    "Literal": frozenset({"this", "is_string"}),
+    "Cast": frozenset({"this", "to"}),
+    "Between": frozenset({"this", "low", "high", "symmetric"}),
+    "In": frozenset({"this", "expressions", "query", "unnest"}),
+    "Case": frozenset({"this", "ifs", "default"}),
+    "Coalesce": frozenset({"this", "expressions"}),
+    "Substring": frozenset({"this", "start", "length"}),
+    "Like": frozenset({"this", "expression", "negate"}),
+    "Div": frozenset({"this", "expression", "typed", "safe"}),
+}
+"""The arguments of each node that its method takes into account."""
+
+
 class PushTranslator:
     """Base of the translators of systems that are not DuckDB."""
 
@@ -96,6 +111,11 @@ class PushTranslator:
         )
         if method is None:
             raise NotPushable(f"`{_spelling(node)}` is not proved equal on {self.name}")
+        known = _ARGUMENTS.get(type(node).__name__, _TWO_ARGUMENTS)
+        for name, value in node.args.items():
+            if value and name not in known:
+                # A modifier that is not understood may change the meaning (NOT LIKE is a flag).
+                raise NotPushable(f"`{_spelling(node)}` with `{name}`")
         return method(node, environment)
 
     def _value(self, node: Expr, environment: Environment) -> Typed:

@@ -63,8 +63,11 @@ class AdbcReader:
         cursor: Any,
         finish: Callable[[bool], None],
         translate_error: Callable[[BaseException], Error],
+        source: str,
     ) -> None:
         self._reader = reader
+        self._source = source
+        self._busy = threading.Lock()
         self._cursor = cursor
         self._finish = finish
         self._translate = translate_error
@@ -79,26 +82,34 @@ class AdbcReader:
         return self
 
     def __next__(self) -> pa.RecordBatch:
-        try:
-            return self._reader.read_next_batch()
-        except StopIteration:
-            self._exhausted = True
-            self.close()
-            raise
-        except Exception as error:
-            self.close()
-            raise self._translate(error) from None
+        with self._busy:
+            if not self._open:
+                raise QueryCancelled("the query was cancelled", source=self._source)
+            try:
+                return self._reader.read_next_batch()
+            except StopIteration:
+                self._exhausted = True
+                self._close()
+                raise
+            except Exception as error:
+                self._close()
+                raise self._translate(error) from None
 
     def cancel(self) -> None:
         if self._open and not self._exhausted:
             quietly(self._cursor.adbc_cancel)
 
     def close(self) -> None:
+        # A driver must not be closed under a thread that is reading from it: cancelling makes
+        # that thread come back, and only then is it safe.
+        self.cancel()
+        with self._busy:
+            self._close()
+
+    def _close(self) -> None:
         if not self._open:
             return
         self._open = False
-        if not self._exhausted:
-            quietly(self._cursor.adbc_cancel)
         quietly(self._reader.close)
         quietly(self._cursor.close)
         self._finish(self._exhausted)
@@ -147,7 +158,11 @@ class AdbcSnapshot:
             with self._lock:
                 self._cursors.remove(cursor)
         running = AdbcReader(
-            reader, cursor, lambda fit: self._release(connection, fit), self._translate
+            reader,
+            cursor,
+            lambda fit: self._release(connection, fit),
+            self._translate,
+            self._source,
         )
         with self._lock:
             self._readers.append(running)

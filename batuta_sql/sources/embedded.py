@@ -9,9 +9,8 @@ from __future__ import annotations
 import abc
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -108,50 +107,53 @@ class EmbeddedSnapshot:
     def __init__(self, source: EmbeddedSource) -> None:
         self._source = source
         self._lock = threading.Lock()
-        self._cursors: list[duckdb.DuckDBPyConnection] = []
+        self._readers: list[EmbeddedReader] = []
         self._cancelled = False
 
     def read(self, query: FragmentQuery) -> EmbeddedReader:
         cursor = self._source.cursor()
-        with self._lock:
-            self._cursors.append(cursor)
         try:
             if self._cancelled:
                 raise QueryCancelled("the query was cancelled", source=self._source.name)
             self._source.prepare(cursor, query.sql)
-            reader = cursor.sql(query.sql).to_arrow_reader(_BATCH_ROWS)
+            stream = cursor.sql(query.sql).to_arrow_reader(_BATCH_ROWS)
         except Exception as error:
-            self._release(cursor)
+            cursor.close()
             raise self._source.error(error) from None
-        return EmbeddedReader(self._source, reader, lambda: self._release(cursor))
-
-    def _release(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        reader = EmbeddedReader(self._source, stream, cursor, cursor.close)
         with self._lock:
-            if cursor in self._cursors:
-                self._cursors.remove(cursor)
-                cursor.close()
+            self._readers.append(reader)
+        return reader
 
     def cancel(self) -> None:
         with self._lock:
             self._cancelled = True
-            for cursor in self._cursors:
-                cursor.interrupt()
+            readers = list(self._readers)
+        for reader in readers:
+            reader.cancel()
 
     def close(self) -> None:
         with self._lock:
-            cursors, self._cursors = self._cursors, []
-        for cursor in cursors:
-            cursor.interrupt()
-            cursor.close()
+            readers, self._readers = self._readers, []
+        for reader in readers:
+            reader.close()
 
 
 class EmbeddedReader:
     """A running fragment; see ``FragmentReader``."""
 
-    def __init__(self, source: EmbeddedSource, reader: pa.RecordBatchReader, release: Any) -> None:
+    def __init__(
+        self,
+        source: EmbeddedSource,
+        reader: pa.RecordBatchReader,
+        cursor: duckdb.DuckDBPyConnection,
+        release: Callable[[], None],
+    ) -> None:
         self._source = source
         self._reader = reader
+        self._cursor = cursor
         self._release = release
+        self._busy = threading.Lock()
         self._open = True
 
     @property
@@ -162,18 +164,32 @@ class EmbeddedReader:
         return self
 
     def __next__(self) -> pa.RecordBatch:
-        try:
-            return self._reader.read_next_batch()
-        except StopIteration:
-            self.close()
-            raise
-        except Exception as error:
-            self.close()
-            raise self._source.error(_engine_words(error)) from None
+        with self._busy:
+            if not self._open:
+                raise QueryCancelled("the query was cancelled", source=self._source.name)
+            try:
+                return self._reader.read_next_batch()
+            except StopIteration:
+                self._close()
+                raise
+            except Exception as error:
+                self._close()
+                raise self._source.error(_engine_words(error)) from None
+
+    def cancel(self) -> None:
+        if self._open:
+            self._cursor.interrupt()
 
     def close(self) -> None:
+        # Not under a thread that is reading: the interrupt makes it come back first.
+        self.cancel()
+        with self._busy:
+            self._close()
+
+    def _close(self) -> None:
         if self._open:
             self._open = False
+            self._reader.close()
             self._release()
 
 

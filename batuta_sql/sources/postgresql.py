@@ -480,7 +480,10 @@ class PostgreSQLTranslator(PushTranslator):
         if escape and pattern.sql.name.endswith(escape):
             raise NotPushable("a pattern that ends with its escape")
         like = exp.Like(this=self.equal_text(subject).sql, expression=pattern.sql)
-        return Typed(exp.Escape(this=like, expression=exp.Literal.string(escape)), "BOOLEAN")
+        test: Expr = exp.Escape(this=like, expression=exp.Literal.string(escape))
+        if node.args.get("negate"):
+            test = exp.Not(this=exp.Paren(this=test))
+        return Typed(test, "BOOLEAN")
 
     def _dpipe(self, node: Expr, environment: Environment) -> Typed:
         left = self._value(node.this, environment)

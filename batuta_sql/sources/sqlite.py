@@ -406,7 +406,10 @@ class SQLiteTranslator(PushTranslator):
         glob = "".join(
             {"%": "*", "_": "?"}.get(c, f"[{c}]" if c in "*?[" else c) for c in pattern.name
         )
-        return Typed(exp.Glob(this=subject.sql, expression=exp.Literal.string(glob)), "BOOLEAN")
+        test: Expr = exp.Glob(this=self.binary(subject).sql, expression=exp.Literal.string(glob))
+        if node.args.get("negate"):
+            test = exp.Not(this=exp.Paren(this=test))
+        return Typed(test, "BOOLEAN")
 
     def cast(self, value: Typed, target: str) -> Typed:
         if value.type in ("INTEGER", "BIGINT") and target == "BIGINT":
