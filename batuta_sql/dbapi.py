@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from batuta_sql.catalog.catalog import Catalog
 from batuta_sql.config import Settings, load_settings
-from batuta_sql.engines.duckdb import DuckDBEngine
+from batuta_sql.engines.duckdb import DuckDBEngine, PendingResult
 from batuta_sql.errors import Error, InterfaceError, ProgrammingError
 from batuta_sql.frontend.expressions import ParameterValues
 from batuta_sql.frontend.parser import Statement, parse
@@ -245,7 +245,7 @@ class Cursor:
             merged = pa.concat_tables(tables)
             engine = self.connection._session.engine.cursor()
             engine.register("results", merged)
-            self._outcome = Outcome(engine.sql("SELECT * FROM results"), owner=engine)
+            self._outcome = Outcome(PendingResult(engine, "SELECT * FROM results"))
         return self
 
     def fetchone(self) -> tuple[Any, ...] | None:
@@ -307,13 +307,15 @@ class Cursor:
 
     def fetch_df(self) -> Any:
         """What is left of the result as a pandas DataFrame."""
-        frame = self._fetching(lambda r: r.df())
+        frame = self._fetching(_to_arrow_table).to_pandas()
         self._exhausted()
         return frame
 
     def fetch_polars(self) -> Any:
         """What is left of the result as a Polars DataFrame."""
-        frame = self._fetching(lambda r: r.pl())
+        import polars
+
+        frame = polars.from_arrow(self._fetching(_to_arrow_table))
         self._exhausted()
         return frame
 
@@ -401,9 +403,15 @@ class _Empty:
     def fetchall(self) -> list[tuple[Any, ...]]:
         return []
 
+    def to_arrow_reader(self, rows_per_batch: int) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(pa.schema([]), iter(()))
 
-def _to_arrow_table(relation: duckdb.DuckDBPyRelation) -> pa.Table:
-    return relation.to_arrow_table()
+    def to_arrow_table(self) -> pa.Table:
+        return pa.table({})
+
+
+def _to_arrow_table(result: PendingResult) -> pa.Table:
+    return result.to_arrow_table()
 
 
 def _as_registered(frame: Any) -> Any:

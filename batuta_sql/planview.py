@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batuta_sql.errors import Error
+from batuta_sql.exchange.fetch import fragment_query
 from batuta_sql.plan.cost import Confidence, Estimate, total
 from batuta_sql.plan.explain import explain
 from batuta_sql.plan.placement import Fragment
@@ -137,7 +138,7 @@ class Plan:
 def fragment_estimate(session: Session, fragment: Fragment) -> Estimate:
     """One fragment's estimate; ``unknown`` where the source gives none."""
     try:
-        found = session.sources[fragment.source].estimate(fragment.sql)
+        found = session.sources[fragment.source].estimate(fragment_query(fragment))
     except Error as error:
         return Estimate(confidence="unknown", basis=error.message)
     confidence: Confidence = "unknown"

@@ -17,7 +17,13 @@ from sqlglot.tokenizer_core import TokenType
 
 from batuta_sql.catalog.catalog import Catalog
 from batuta_sql.catalog.names import NamesInReach
-from batuta_sql.engines.duckdb import DuckDBEngine, RemoteDataset, engine_error, quote
+from batuta_sql.engines.duckdb import (
+    DuckDBEngine,
+    PendingResult,
+    RemoteDataset,
+    engine_error,
+    quote,
+)
 from batuta_sql.errors import Error, InterfaceError, ProgrammingError, QueryCancelled
 from batuta_sql.exchange.fetch import Fetch, Prefetch, Stop, gather_all
 from batuta_sql.frontend.binder import Binder
@@ -193,7 +199,7 @@ class Query:
 
     # --- fetch, join, deliver ------------------------------------------------------------------
 
-    def run(self) -> duckdb.DuckDBPyRelation:
+    def run(self) -> PendingResult:
         """Starts the fragments and gives the residual's result, still to be read.
 
         :raises Error: what a source said, or what is wrong with the residual.
@@ -202,18 +208,22 @@ class Query:
             raise InterfaceError("the query is closed")
         try:
             if self.placed is None:
-                return self._run_text()
+                return PendingResult(self.cursor, self.statement.sql, self.parameters)
             deliveries = self._fetch_fragments(self.placed)
-            sql = self.residual_sql(deliveries)
-            return self.cursor.sql(sql)
+            return PendingResult(self.cursor, self.residual_sql(deliveries))
         except BaseException as error:
             raise self.failure(error) from None
 
-    def _run_text(self) -> duckdb.DuckDBPyRelation:
-        values = self.parameters
-        if values:
-            return self.cursor.sql(self.statement.sql, params=values)
-        return self.cursor.sql(self.statement.sql)
+    def run_into(self, words: str) -> None:
+        """Runs the query as the rest of a statement: ``CREATE TABLE name AS``."""
+        try:
+            if self.placed is None:
+                text, values = self.statement.sql, self.parameters
+            else:
+                text, values = self.residual_sql(self._fetch_fragments(self.placed)), None
+            self.cursor.execute(f"{words} {text}", values or None)
+        except BaseException as error:
+            raise self.failure(error) from None
 
     def residual_sql(self, deliveries: Mapping[str, Delivery] | None = None) -> str:
         """The statement that the residual engine runs."""

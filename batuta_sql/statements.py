@@ -13,7 +13,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from batuta_sql.catalog import information_schema
-from batuta_sql.engines.duckdb import engine_error
+from batuta_sql.engines.duckdb import PendingResult, engine_error
 from batuta_sql.errors import Error, NotSupportedError, ProgrammingError
 from batuta_sql.frontend.expressions import ParameterValues
 from batuta_sql.frontend.parser import Statement, parse
@@ -33,12 +33,10 @@ class Outcome:
 
     :param relation: the rows, still to be read; None for a statement without any.
     :param affected: PEP 249's rowcount.
-    :param owner: what must live as long as the relation.
     """
 
     relation: Any = None
     affected: int = -1
-    owner: Any = None
     _description: list[tuple[Any, ...]] | None = None
 
     @property
@@ -276,18 +274,11 @@ def _create(
     with session.engine.cursor() as engine:
         inner = parse(text, engine)[0]
     query = Query(session, inner, parameters)
+    words = "CREATE OR REPLACE TABLE" if tree.args.get("replace") else "CREATE TABLE"
+    if tree.args.get("exists"):
+        words += " IF NOT EXISTS"
     try:
-        query.cursor.execute("SET arrow_lossless_conversion = true")
-        relation = query.run()
-        rows = relation.to_arrow_reader(100_000)
-        words = "CREATE OR REPLACE TABLE" if tree.args.get("replace") else "CREATE TABLE"
-        if tree.args.get("exists"):
-            words += " IF NOT EXISTS"
-        with session.engine.cursor() as engine:
-            engine.register("arriving rows", rows)
-            engine.execute(f'{words} {target.sql("duckdb")} AS SELECT * FROM "arriving rows"')
-    except BaseException as error:
-        raise query.failure(error) from None
+        query.run_into(f"{words} {target.sql('duckdb')} AS")
     finally:
         query.close()
     return Outcome()
@@ -356,7 +347,7 @@ def _tree_of(sql: str) -> exp.Expr | None:
 def _table(connection: Connection, table: pa.Table) -> Outcome:
     engine = connection._session.engine.cursor()
     engine.register("answer", table)
-    return Outcome(engine.sql("SELECT * FROM answer"), owner=engine)
+    return Outcome(PendingResult(engine, "SELECT * FROM answer"))
 
 
 __all__ = ["Error", "Outcome", "described", "run_statement"]

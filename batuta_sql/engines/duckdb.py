@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -59,6 +60,8 @@ class DuckDBEngine:
             self._root = duckdb.connect(":memory:", config=config)
         except duckdb.Error as error:
             raise engine_error(error) from None
+        self._config = config
+        self._decoder: duckdb.DuckDBPyConnection | None = None
         self._lock = threading.Lock()
         self._constants: LRUCache[str, tuple[str | None, str] | None] = LRUCache(4096)
         self._catalogs: set[str] = set()
@@ -70,10 +73,16 @@ class DuckDBEngine:
             return self._root.cursor()
 
     def lossless_cursor(self) -> duckdb.DuckDBPyConnection:
-        """A cursor whose Arrow output DuckDB reads back as the same types (HUGEINT, UUID, BIT)."""
-        cursor = self.cursor()
-        cursor.execute("SET arrow_lossless_conversion = true")
-        return cursor
+        """A cursor whose Arrow output DuckDB reads back as the same types (HUGEINT, UUID, BIT).
+
+        Of a database of its own: the setting belongs to the whole database, and what the user
+        fetches is plain Arrow.
+        """
+        with self._lock:
+            if self._decoder is None:
+                self._decoder = duckdb.connect(":memory:", config=dict(self._config))
+                self._decoder.execute("SET GLOBAL arrow_lossless_conversion = true")
+            return self._decoder.cursor()
 
     @property
     def aggregate_names(self) -> frozenset[str]:
@@ -124,8 +133,61 @@ class DuckDBEngine:
     def close(self) -> None:
         with self._lock:
             self._root.close()
+            if self._decoder is not None:
+                self._decoder.close()
         if self._own_directory:
             shutil.rmtree(Path(self.temp_directory), ignore_errors=True)
+
+
+class PendingResult:
+    """A statement whose rows are still to be read: once, as rows or as Arrow.
+
+    DuckDB streams rows after ``execute`` and Arrow batches from a relation, and runs the statement
+    again for each call on a relation; so the first fetch decides which way it is read.
+    """
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, sql: str, parameters: Any = None) -> None:
+        self._cursor = cursor
+        self._sql = sql
+        self._parameters = parameters or None
+        self._executed = False
+        relation = self._relation()
+        self.columns: list[str] = list(relation.columns) if relation is not None else []
+        self.types: list[str] = [str(t) for t in relation.types] if relation is not None else []
+
+    def _relation(self) -> duckdb.DuckDBPyRelation:
+        if self._parameters is None:
+            return self._cursor.sql(self._sql)
+        return self._cursor.sql(self._sql, params=self._parameters)
+
+    def _rows(self) -> duckdb.DuckDBPyConnection:
+        if not self._executed:
+            self._executed = True
+            self._cursor.execute(self._sql, self._parameters)
+        return self._cursor
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._rows().fetchone()
+        return row
+
+    def fetchmany(self, size: int) -> list[tuple[Any, ...]]:
+        return self._rows().fetchmany(size)
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        return self._rows().fetchall()
+
+    def to_arrow_reader(self, rows_per_batch: int) -> pa.RecordBatchReader:
+        """The rows as a stream of record batches; what fetchone() took is gone."""
+        if not self._executed:
+            self._executed = True
+            return self._relation().to_arrow_reader(rows_per_batch)
+        with warnings.catch_warnings():
+            # Rows were fetched before: the rest is copied once, as DuckDB points out.
+            warnings.simplefilter("ignore", UserWarning)
+            return self._cursor.to_arrow_reader(rows_per_batch)
+
+    def to_arrow_table(self) -> pa.Table:
+        return self.to_arrow_reader(100_000).read_all()
 
 
 class RemoteDataset(ds.Dataset):  # type: ignore[misc]

@@ -21,6 +21,12 @@ from batuta_sql.plan.placement import Fragment
 from batuta_sql.sources.base import FragmentQuery, FragmentReader, Snapshot
 
 
+def fragment_query(fragment: Fragment) -> FragmentQuery:
+    """A fragment as its source is asked for it."""
+    types = tuple((symbol, wire.type) for symbol, wire in fragment.columns)
+    return FragmentQuery(fragment.sql, types, fragment.tables)
+
+
 @dataclass
 class FetchMetrics:
     """What a fragment took: rows, bytes (of Arrow memory), seconds from start to end."""
@@ -64,9 +70,7 @@ class Fetch:
         """The restored batches; the statement starts now, in the calling thread."""
         started = time.perf_counter()
         columns = self.fragment.columns
-        reader = self.snapshot.read(
-            FragmentQuery(self.fragment.sql, tuple((s, w.type) for s, w in columns))
-        )
+        reader = self.snapshot.read(fragment_query(self.fragment))
         try:
             schema = restored_schema(reader.schema, columns)
         except BaseException:

@@ -31,7 +31,7 @@ from batuta_sql.plan.relational import (
 from batuta_sql.plan.rules.group_joins import sites
 from batuta_sql.plan.rules.prune_columns import prune_columns
 from batuta_sql.plan.rules.split_averages import split_averages
-from batuta_sql.plan.site import LOCAL, Capabilities
+from batuta_sql.plan.site import LOCAL, Capabilities, TableInfo
 from batuta_sql.plan.translate import CORRELATED, NotPushable, WireColumn
 from batuta_sql.plan.unparse import Block, Unparser
 
@@ -43,12 +43,14 @@ class Fragment:
     :param name: the Exchange's name.
     :param sql: the statement in the source's dialect.
     :param columns: each delivered symbol and how it travels.
+    :param tables: the tables that it reads.
     """
 
     name: str
     source: str
     sql: str
     columns: tuple[tuple[str, WireColumn], ...]
+    tables: tuple[TableInfo, ...]
 
 
 @dataclass(frozen=True)
@@ -279,7 +281,9 @@ def statement(
 def fragment(node: Exchange, capabilities: Capabilities) -> Fragment:
     """The statement of an Exchange."""
     query, columns = statement(node.input, capabilities)
-    return Fragment(node.name, node.site, query.sql(dialect=capabilities.dialect), columns)
+    tables = tuple(n.table for n in node.walk() if isinstance(n, Scan))
+    text = query.sql(dialect=capabilities.dialect)
+    return Fragment(node.name, node.site, text, columns, tables)
 
 
 def scan_fragment(node: Scan, name: str, capabilities: Capabilities) -> Fragment:

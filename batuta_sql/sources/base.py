@@ -72,10 +72,12 @@ class FragmentQuery:
 
     :param sql: its text, in the source's dialect.
     :param columns: name and DuckDB type (None: not known) of each column of the result.
+    :param tables: the tables that it reads.
     """
 
     sql: str
     columns: tuple[tuple[str, str | None], ...] = ()
+    tables: tuple[TableInfo, ...] = ()
 
 
 class FragmentReader(Protocol):
@@ -141,7 +143,7 @@ class Source(Protocol):
         """
         ...
 
-    def estimate(self, sql: str) -> SourceEstimate:
+    def estimate(self, query: FragmentQuery) -> SourceEstimate:
         """What a fragment will take; runs nothing that bills."""
         ...
 

@@ -25,8 +25,8 @@ from batuta_sql.engines.duckdb import quote
 from batuta_sql.errors import ConfigError, Error, NotSupportedError, OperationalError
 from batuta_sql.plan.site import Capabilities, ColumnInfo, Statistics, TableInfo
 from batuta_sql.plan.translate import DuckDBTranslator, quoted_table
-from batuta_sql.sources.base import SourceEstimate, TableName
-from batuta_sql.sources.embedded import EmbeddedSource, table_names
+from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
+from batuta_sql.sources.embedded import EmbeddedSource, table_estimate
 from batuta_sql.sources.files import path_literal
 
 if TYPE_CHECKING:
@@ -266,20 +266,8 @@ class Delta(EmbeddedSource):
         bare, version = _split_version(name)
         return "(" + _version_sql(self._load(bare, version)) + ")"
 
-    def estimate(self, sql: str) -> SourceEstimate:
-        with self.cursor() as cursor:
-            names = table_names(cursor, sql)
-        try:
-            versions = [self._load(*_split_version(n)) for n in names]
-        except (Error, KeyError):
-            return SourceEstimate(basis="a Delta log that cannot be read")
-        rows = [v.rows for v in versions]
-        return SourceEstimate(
-            rows=float(sum(r for r in rows if r is not None)) if None not in rows else None,
-            bytes_scanned=float(sum(v.bytes for v in versions)),
-            confidence="estimated",
-            basis="Delta log before pruning",
-        )
+    def estimate(self, query: FragmentQuery) -> SourceEstimate:
+        return table_estimate(query, "Delta log before pruning")
 
 
 def _split_version(name: str) -> tuple[str, int | None]:

@@ -13,8 +13,8 @@ from batuta_sql.config import DuckDBSettings
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.errors import OperationalError
 from batuta_sql.plan.site import ColumnInfo, Statistics, TableInfo
-from batuta_sql.sources.base import SourceEstimate, TableName
-from batuta_sql.sources.embedded import EmbeddedSource, table_names
+from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
+from batuta_sql.sources.embedded import EmbeddedSource
 
 _DATABASE = "db"
 _RELATIONS = """
@@ -101,20 +101,17 @@ class DuckDBFile(EmbeddedSource):
             statistics=Statistics(rows=float(rows) if rows is not None else None),
         )
 
-    def prepare(self, cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
+    def prepare(self, cursor: duckdb.DuckDBPyConnection, query: FragmentQuery) -> None:
         cursor.execute(f"USE {_DATABASE}")
 
     def relation(self, cursor: duckdb.DuckDBPyConnection, name: str) -> str:
         return quote(name)
 
-    def estimate(self, sql: str) -> SourceEstimate:
-        with self.cursor() as cursor:
-            self.prepare(cursor, sql)
-            names = set(table_names(cursor, sql))
-            sizes = cursor.execute(
-                "SELECT table_name, estimated_size FROM duckdb_tables() WHERE database_name = 'db'"
-            ).fetchall()
-        rows = sum(s for n, s in sizes if n in names)
+    def estimate(self, query: FragmentQuery) -> SourceEstimate:
+        rows = [t.statistics.rows for t in query.tables]
+        known = [r for r in rows if r is not None]
         return SourceEstimate(
-            rows=float(rows), confidence="estimated", basis="row counts of the DuckDB file"
+            rows=sum(known) if len(known) == len(rows) else None,
+            confidence="estimated" if len(known) == len(rows) else "unknown",
+            basis="row counts of the DuckDB file",
         )

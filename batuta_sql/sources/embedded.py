@@ -62,16 +62,21 @@ class EmbeddedSource(abc.ABC):
         """The FROM item behind a table's name in a fragment; may register things on ``cursor``."""
 
     @abc.abstractmethod
-    def estimate(self, sql: str) -> SourceEstimate: ...
+    def estimate(self, query: FragmentQuery) -> SourceEstimate: ...
 
     def open(self, readers: int = 1) -> EmbeddedSnapshot:
         return EmbeddedSnapshot(self)
 
-    def prepare(self, cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
+    def prepare(self, cursor: duckdb.DuckDBPyConnection, query: FragmentQuery) -> None:
         """Makes the tables that a fragment names readable on its cursor."""
-        for name in table_names(cursor, sql):
+        for name in self.names_of(query):
             relation = self.relation(cursor, name)
             cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {relation}")
+
+    def names_of(self, query: FragmentQuery) -> list[str]:
+        """The names under which a fragment reads its tables."""
+        translator = self.capabilities.translator
+        return list(dict.fromkeys(translator.table(t).name for t in query.tables))
 
     def described(self, relation: str) -> list[tuple[str, str]]:
         """Names and types of a relation's columns, in DuckDB's own opinion."""
@@ -96,9 +101,17 @@ class EmbeddedSource(abc.ABC):
             self.engine.close()
 
 
-def table_names(cursor: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
-    """The tables that a fragment names; its own WITH entries are not among them."""
-    return sorted(cursor.get_table_names(sql))
+def table_estimate(query: FragmentQuery, basis: str) -> SourceEstimate:
+    """The rows and bytes of all tables of a fragment: what it reads at the most."""
+    statistics = [t.statistics for t in query.tables]
+    rows = [s.rows for s in statistics if s.rows is not None]
+    sizes = [s.bytes for s in statistics if s.bytes is not None]
+    return SourceEstimate(
+        rows=sum(rows) if len(rows) == len(statistics) else None,
+        bytes_scanned=sum(sizes) if len(sizes) == len(statistics) else None,
+        confidence="estimated",
+        basis=basis,
+    )
 
 
 class EmbeddedSnapshot:
@@ -115,7 +128,7 @@ class EmbeddedSnapshot:
         try:
             if self._cancelled:
                 raise QueryCancelled("the query was cancelled", source=self._source.name)
-            self._source.prepare(cursor, query.sql)
+            self._source.prepare(cursor, query)
             stream = cursor.sql(query.sql).to_arrow_reader(_BATCH_ROWS)
         except Exception as error:
             cursor.close()

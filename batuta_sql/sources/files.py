@@ -12,10 +12,10 @@ import pyarrow.dataset as ds
 
 from batuta_sql.config import FilesSettings
 from batuta_sql.engines.duckdb import quote
-from batuta_sql.errors import ConfigError, Error, OperationalError
+from batuta_sql.errors import ConfigError, OperationalError
 from batuta_sql.plan.site import ColumnInfo, ColumnStatistics, Statistics, TableInfo
-from batuta_sql.sources.base import SourceEstimate, TableName
-from batuta_sql.sources.embedded import EmbeddedSource, table_names
+from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
+from batuta_sql.sources.embedded import EmbeddedSource, table_estimate
 
 FORMATS = {
     ".parquet": "parquet",
@@ -203,21 +203,8 @@ class Files(EmbeddedSource):
             for name, nulls, values, size, known in rows
         }
 
-    def estimate(self, sql: str) -> SourceEstimate:
-        with self.cursor() as cursor:
-            names = table_names(cursor, sql)
-            try:
-                sets = [self.files_of(n) for n in names]
-                statistics = [self._statistics(cursor, s) for s in sets]
-            except (Error, KeyError):
-                return SourceEstimate(basis="files that cannot be read")
-        rows = [s.rows for s in statistics]
-        return SourceEstimate(
-            rows=sum(r for r in rows if r is not None) if None not in rows else None,
-            bytes_scanned=sum(s.bytes or 0.0 for s in statistics),
-            confidence="estimated",
-            basis="file sizes before pruning",
-        )
+    def estimate(self, query: FragmentQuery) -> SourceEstimate:
+        return table_estimate(query, "file sizes before pruning")
 
 
 def suffix_of(name: str) -> str | None:

@@ -35,6 +35,7 @@ from batuta_sql.sources.base import (
     Collation,
     ColumnInfo,
     ColumnStatistics,
+    FragmentQuery,
     SourceEstimate,
     Statistics,
     TableInfo,
@@ -192,8 +193,8 @@ class PostgreSQL:
             ),
         )
 
-    def estimate(self, sql: str) -> SourceEstimate:
-        rows = self._rows(f"EXPLAIN (FORMAT JSON) {sql}")
+    def estimate(self, query: FragmentQuery) -> SourceEstimate:
+        rows = self._rows(f"EXPLAIN (FORMAT JSON) {query.sql}")
         plan = json.loads(rows[0][0])[0]["Plan"]
         return SourceEstimate(
             rows=float(plan["Plan Rows"]),

@@ -144,7 +144,7 @@ class SQLite:
             return None
         return float(rows[0][0]) if rows and isinstance(rows[0][0], int) else 0.0
 
-    def estimate(self, sql: str) -> SourceEstimate:
+    def estimate(self, query: FragmentQuery) -> SourceEstimate:
         return SourceEstimate(basis="SQLite tells no estimate")
 
     # --- connections ---------------------------------------------------------------------------
