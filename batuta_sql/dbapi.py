@@ -12,10 +12,11 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 
+from batuta_sql import errors
 from batuta_sql.catalog.catalog import Catalog
 from batuta_sql.config import Settings, load_settings
 from batuta_sql.engines.duckdb import DuckDBEngine, PendingResult
-from batuta_sql.errors import Error, InterfaceError, ProgrammingError
+from batuta_sql.errors import InterfaceError, ProgrammingError
 from batuta_sql.frontend.expressions import ParameterValues
 from batuta_sql.frontend.parser import Statement, parse
 from batuta_sql.plan.cost import Estimate
@@ -54,7 +55,16 @@ def connect(
 class Connection:
     """A connection over all sources. It may be shared between threads."""
 
-    Error = Error
+    Warning = errors.Warning
+    Error = errors.Error
+    InterfaceError = errors.InterfaceError
+    DatabaseError = errors.DatabaseError
+    DataError = errors.DataError
+    OperationalError = errors.OperationalError
+    IntegrityError = errors.IntegrityError
+    InternalError = errors.InternalError
+    ProgrammingError = errors.ProgrammingError
+    NotSupportedError = errors.NotSupportedError
 
     def __init__(
         self, settings: Settings, confirm: Callable[[Estimate], bool] | None = None

@@ -119,8 +119,10 @@ class Query:
             self._expose_tables_of_text()
             return
         self.names.prefetch(tree)
-        binder = Binder(self.names, self.statement.sql, Parameters(self.parameters))
+        parameters = Parameters(self.parameters)
+        binder = Binder(self.names, self.statement.sql, parameters)
         bound = binder.bind(tree)
+        parameters.check_all_used()
         outputs = tuple((c.name, c.symbol) for c in bound.columns)
         plan = optimise(
             bound.plan, outputs, binder.symbols.fresh, self.session.engine.evaluate_constants

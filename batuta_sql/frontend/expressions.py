@@ -238,6 +238,22 @@ class Parameters:
 
     values: ParameterValues | None
     _next: list[int] = field(default_factory=lambda: [0])
+    _used: set[int | str] = field(default_factory=set)
+
+    def check_all_used(self) -> None:
+        """Refuses values that no parameter takes.
+
+        :raises ProgrammingError: as DuckDB does.
+        """
+        if self.values is None:
+            return
+        given = set(self.values) if isinstance(self.values, dict) else set(range(len(self.values)))
+        unused = given - self._used
+        if unused:
+            raise ProgrammingError(
+                f"{len(given)} parameters were given, {len(given) - len(unused)} are used",
+                hint="pass as many values as the statement has parameters",
+            )
 
     def literal(self, node: Expr) -> Expr:
         name = node.name if node.args.get("this") is not None else ""
@@ -255,12 +271,14 @@ class Parameters:
             return value_literal(self._positional(int(name) - 1))
         if not isinstance(self.values, dict) or name not in self.values:
             raise ProgrammingError(f'no value was given for the parameter "${name}"')
+        self._used.add(name)
         return value_literal(self.values[name])
 
     def _positional(self, index: int) -> Any:
         if isinstance(self.values, dict) or self.values is None:
             key = str(index + 1)
             if isinstance(self.values, dict) and key in self.values:
+                self._used.add(key)
                 return self.values[key]
             raise ProgrammingError("the statement has positional parameters; pass a sequence")
         if index >= len(self.values):
@@ -268,6 +286,7 @@ class Parameters:
                 f"the statement needs at least {index + 1} parameters,"
                 f" {len(self.values)} were given"
             )
+        self._used.add(index)
         return self.values[index]
 
 
@@ -315,6 +334,10 @@ def value_literal(value: Any) -> Expr:
             return typed(value.isoformat(), "TIME")
         case uuid.UUID():
             return typed(str(value), "UUID")
+        case bytes() | bytearray() | memoryview():
+            return typed("".join(f"\\x{b:02X}" for b in bytes(value)), "BLOB")
+        case list() | tuple():
+            return exp.Array(expressions=[value_literal(v) for v in value])
     raise Unmodelled(f"a parameter of type {type(value).__name__}")
 
 
