@@ -360,7 +360,7 @@ def load_settings(
     if isinstance(config, Mapping):
         data = dict(config)
     else:
-        path = Path(config) if config is not None else _usual_place()
+        path = Path(config) if config is not None else usual_place()
         data = {}
         if path is not None:
             origin = str(path)
@@ -379,7 +379,8 @@ def load_settings(
         raise _config_error(_problem(error, Settings, ()), origin, text) from None
 
 
-def _usual_place() -> Path | None:
+def usual_place() -> Path | None:
+    """The configuration that is found where none is given: ``./batuta.toml``, then the user's."""
     for folder in (Path.cwd(), Path(platformdirs.user_config_dir("batuta-sql"))):
         if (folder / FILE_NAME).is_file():
             return folder / FILE_NAME

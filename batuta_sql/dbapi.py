@@ -13,12 +13,13 @@ import duckdb
 import pyarrow as pa
 
 from batuta_sql import errors
-from batuta_sql.catalog.catalog import Catalog
+from batuta_sql.catalog.catalog import Catalog, unknown_source
 from batuta_sql.config import Settings, load_settings
 from batuta_sql.engines.duckdb import DuckDBEngine, PendingResult
 from batuta_sql.errors import InterfaceError, ProgrammingError
 from batuta_sql.frontend.expressions import ParameterValues
 from batuta_sql.frontend.parser import Statement, parse
+from batuta_sql.health import SourceCheck, check_sources
 from batuta_sql.plan.cost import Estimate
 from batuta_sql.planview import Plan, estimate_of
 from batuta_sql.query import Query, Session
@@ -146,6 +147,38 @@ class Connection:
     def unregister(self, name: str) -> None:
         """Forgets a registered name."""
         self._session.registered.pop(name.lower(), None)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the configured sources."""
+        return tuple(self._session.sources)
+
+    def tables(self, source: str | None = None) -> list[tuple[str, tuple[str, ...], str]]:
+        """Source, path and kind of every table, of one source or of all.
+
+        :raises Error: for a source that does not answer; nothing is left out silently.
+        """
+        self._check_open()
+        catalog = self._session.catalog
+        found = [catalog.source(n) for n in ([source] if source is not None else catalog.sources)]
+        if source is not None and found == [None]:
+            raise unknown_source(source, catalog.sources)
+        return [(s.name, n.path, n.kind) for s in found if s for n in catalog.list_tables(s)]
+
+    def describe(self, name: str) -> pa.Table:
+        """The columns of a table: name, DuckDB type, NULLs, key, the source's type, a note."""
+        return self.execute(f"DESCRIBE {name}").fetch_arrow_table()
+
+    def check(self) -> list[SourceCheck]:
+        """Asks every source for its tables, all at once; a failure is part of the answer."""
+        self._check_open()
+        return check_sources(self._session.sources, self._settings.sources)
+
+    def plan(self, sql: str, parameters: ParameterValues | None = None) -> Plan:
+        """The placed plan of a query; nothing is run."""
+        query = self._query(sql, parameters)
+        query.close()
+        return Plan.of(query)
 
     def explain(self, sql: str, parameters: ParameterValues | None = None) -> str:
         """The plan of a query as people read it; nothing is run."""

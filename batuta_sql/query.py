@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -95,6 +94,7 @@ class Query:
         self._spilled: list[str] = []
         self._scan_numbers = itertools.count(1)
         self._closed = False
+        self._unknown: ProgrammingError | None = None
         self.names = NamesInReach(
             session.catalog,
             session.engine,
@@ -131,27 +131,36 @@ class Query:
         self.placed = place(plan, outputs, _CapabilitiesOf(self.session.sources), fallbacks)
         self.runs = [FragmentRun(f) for f in self.placed.fragments]
 
-    def _expose_tables_of_text(self) -> None:
+    def _expose_tables_of_text(self, sql: str | None = None) -> None:
         """For a text that only DuckDB reads: its tables become readable under their own names."""
-        certain = True
+        text = self.statement.sql if sql is None else sql
+        for parts in sorted(_dotted_names(text)):
+            if len(parts) == 1:
+                self._expose_bare(parts[0])
+            elif self.session.catalog.source(parts[0]) is not None:
+                self._expose_table(parts)
+
+    def _expose_bare(self, name: str) -> None:
+        """A registered frame or a view of the session."""
+        lower = name.lower()
+        if lower in self.session.registered:
+            self.cursor.register(lower, self.session.registered[lower])
+        elif lower in self.session.views:
+            text = self.session.views[lower].sql("duckdb")
+            self._expose_tables_of_text(text)
+            self.cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(lower)} AS {text}")
+
+    def _expose_table(self, parts: tuple[str, ...]) -> None:
         try:
-            found = self.cursor.get_table_names(self.statement.sql, qualified=True)
-        except duckdb.Error:
-            found, certain = _dotted_names(self.statement.sql), False
-        for name in sorted(found):
-            parts = _name_parts(re.sub(r' AS ("[^"]*"|\w+)$', "", name))
-            if len(parts) < 2 and parts[0].lower() not in self.session.registered:
-                continue
-            try:
-                meaning = self.names.lookup(parts)
-            except ProgrammingError:
-                if certain:
-                    raise
-                continue
-            if isinstance(meaning, TableInfo):
-                exposed = self.names.expose(meaning)
-                if len(parts) == 2 and exposed[1] != "main":
-                    self._shorthand(parts, exposed)
+            meaning = self.names.lookup(parts)
+        except ProgrammingError as error:
+            # Not every dotted name is a table; the engine says whether this one had to be.
+            self._unknown = self._unknown or error
+            return
+        if isinstance(meaning, TableInfo):
+            exposed = self.names.expose(meaning)
+            if len(parts) == 2 and exposed[1] != "main":
+                self._shorthand(parts, exposed)
 
     def _shorthand(self, parts: tuple[str, ...], exposed: tuple[str, str, str]) -> None:
         """``source.table`` for ``source.schema.table`` inside DuckDB."""
@@ -299,6 +308,8 @@ class Query:
             return self.stop.error
         if self.stop and self.stop.error is None:
             return QueryCancelled("the query was cancelled")
+        if isinstance(error, duckdb.CatalogException) and self._unknown is not None:
+            return self._unknown
         return engine_error(error) if isinstance(error, duckdb.Error) else error
 
     def record_metrics(self) -> None:
@@ -373,30 +384,28 @@ def _read_once(plan: Relation) -> bool:
     )
 
 
-def _dotted_names(sql: str) -> set[str]:
-    """Every dotted name in a text: a superset of its tables, where no parser tells them."""
-    found: set[str] = set()
+def _dotted_names(sql: str) -> set[tuple[str, ...]]:
+    """Every name in a text, dotted or not: a superset of its tables."""
+    found: set[tuple[str, ...]] = set()
     name: list[str] = []
     after_dot = False
+
+    def end() -> None:
+        found.update(tuple(name[:n]) for n in range(1, min(len(name), 4) + 1))
+        name.clear()
+
     for token in tokenize(sql, read="duckdb"):
         if token.token_type == TokenType.DOT:
             after_dot = bool(name)
             continue
         if not after_dot:
-            found.update(".".join(name[:n]) for n in (2, 3, 4) if n <= len(name))
-            name = []
-        if token.token_type in (TokenType.VAR, TokenType.IDENTIFIER) or token.text.isidentifier():
-            name.append(quote(token.text))
+            end()
+        if token.token_type != TokenType.STRING and (
+            token.token_type == TokenType.IDENTIFIER or token.text.isidentifier()
+        ):
+            name.append(token.text)
         else:
-            name = []
+            end()
         after_dot = False
-    found.update(".".join(name[:n]) for n in (2, 3, 4) if n <= len(name))
+    end()
     return found
-
-
-def _name_parts(text: str) -> tuple[str, ...]:
-    """The parts of a dotted name whose parts may be quoted."""
-    table = exp.to_table(text, dialect="duckdb")
-    from batuta_sql.catalog.names import table_parts
-
-    return table_parts(table) or (text,)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batuta_sql.errors import InternalError
+from batuta_sql.errors import DataError, InternalError
 from batuta_sql.plan.translate import WireColumn
 
 _POSTGRESQL_EPOCH_DAYS = 10_957
@@ -66,6 +66,12 @@ def _scaled(array: pa.Array, width: int, scale: int) -> pa.Array:
     """Integers scaled by 10^scale are exactly the memory of a 64-bit decimal."""
     if not pa.types.is_int64(array.type):
         array = array.cast(pa.int64())
+    bounds = pc.min_max(array).as_py()
+    if bounds["max"] is not None and max(-bounds["min"], bounds["max"]) >= 10**width:
+        raise DataError(
+            f"a value does not fit DECIMAL({width},{scale})",
+            hint="cast an operand to a wider DECIMAL, as DuckDB asks for",
+        )
     validity, data = array.buffers()
     return pa.Array.from_buffers(
         pa.decimal64(width, scale), len(array), [validity, data], array.null_count, array.offset

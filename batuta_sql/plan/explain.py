@@ -86,8 +86,9 @@ def pretty(fragment: Fragment) -> str:
 
 
 def _wrapped(sql: str) -> str:
-    words = r" (?=(?:FROM|WHERE|GROUP BY|HAVING|ORDER BY|LIMIT|UNION|(?:LEFT |RIGHT |FULL )?JOIN) )"
-    return re.sub(words, "\n", sql)
+    clauses = "FROM|WHERE|GROUP BY|HAVING|ORDER BY|LIMIT|UNION"
+    joins = "(?:LEFT |RIGHT |FULL |CROSS )?JOIN"
+    return re.sub(f" (?=(?:{clauses}|{joins}) )", "\n", sql)
 
 
 def describe(node: Relation) -> str:

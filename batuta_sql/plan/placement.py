@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
 
+from batuta_sql.plan.cardinality import Cardinality
 from batuta_sql.plan.relational import (
     Aggregate,
     Exchange,
@@ -67,6 +68,8 @@ class Placed:
 @dataclass
 class _Placer:
     capabilities: Mapping[str, Capabilities]
+    whole: Relation
+    cardinality: Cardinality = field(default_factory=Cardinality)
     count: int = 0
     kept: dict[str, None] = field(default_factory=dict)
 
@@ -91,6 +94,17 @@ class _Placer:
             return reason.reason
         return None
 
+    def multiplies(self, node: Relation) -> bool:
+        """Whether ``node`` is a join that delivers more than it reads, and not the whole query.
+
+        What follows the join here would otherwise meet all those rows after they were moved.
+        """
+        if node is self.whole:
+            return False
+        while isinstance(node, Project | Filter):
+            node = node.input
+        return isinstance(node, Join) and self.cardinality.multiplies(node)
+
     def block(self, node: Relation, site: str) -> Block | None:
         try:
             return self.unparser(site).block(node)
@@ -106,7 +120,8 @@ class _Placer:
 
     def place(self, node: Relation) -> Relation:
         site = self.home(node)
-        if site is not None:
+        if site is not None and not self.multiplies(node):
+            reason = None
             if not _is_bare_sort(node):
                 reason = self.refusal(node, site)
                 if reason is None:
@@ -114,7 +129,7 @@ class _Placer:
             split = self._split(node, site)
             if split is not None:
                 return split
-            if not _is_bare_sort(node) and reason is not None:
+            if reason is not None:
                 self.keep(type(node).__name__, reason)
         return node.with_inputs(*(self.place(i) for i in node.inputs))
 
@@ -244,11 +259,12 @@ def place(
     :param outputs: the names of the query's columns and their symbols.
     :param capabilities: by source, of every source that the plan reads.
     """
-    placer = _Placer(capabilities)
+    placer = _Placer(capabilities, plan)
     counter = iter(range(1, 1_000_000))
     plan = split_averages(
         plan, lambda node: _average_helps(placer, node), lambda name: f"{name}_p{next(counter)}"
     )
+    placer.whole = plan
     placed = placer.place(plan)
     placed = prune_columns(placed, frozenset(s for _, s in outputs))
     fragments = tuple(

@@ -61,6 +61,7 @@ _ARGUMENTS = {
     "Coalesce": frozenset({"this", "expressions"}),
     "Substring": frozenset({"this", "start", "length"}),
     "Like": frozenset({"this", "expression", "negate"}),
+    "DPipe": frozenset({"this", "expression", "safe"}),
     "Div": frozenset({"this", "expression", "typed", "safe"}),
 }
 """The arguments of each node that its method takes into account."""
@@ -325,18 +326,22 @@ class PushTranslator:
                 if midnight is not None and other.type == "DATE":
                     literal = self.literal_of(midnight, "DATE")
                     return (literal, other) if mine is left else (other, literal)
-            return (
-                left if a == "TIMESTAMP" else self.cast(left, "TIMESTAMP"),
-                right if b == "TIMESTAMP" else self.cast(right, "TIMESTAMP"),
-            )
+            return self.dates_with_timestamps(left, right)
         raise NotPushable(f"a comparison of {a} with {b} is not proved equal on {self.name}")
+
+    def dates_with_timestamps(self, left: Typed, right: Typed) -> tuple[Typed, Typed]:
+        """A date beside a timestamp is its midnight."""
+        return (
+            left if left.type == "TIMESTAMP" else self.cast(left, "TIMESTAMP"),
+            right if right.type == "TIMESTAMP" else self.cast(right, "TIMESTAMP"),
+        )
 
     def text_comparison(self, left: Typed, right: Typed, *, ordering: bool) -> tuple[Typed, Typed]:
         """Text compared byte by byte: the weakest collation of both sides decides what it takes."""
         worst = _worst(left.collation, right.collation)
         if worst == "binary" or (worst == "deterministic" and not ordering):
             return left, right
-        return self.binary(left), right
+        return self.binary(left), self.binary(right)
 
     def binary(self, value: Typed) -> Typed:
         """Text that compares byte by byte."""

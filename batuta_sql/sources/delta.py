@@ -23,7 +23,13 @@ from sqlglot import exp
 from batuta_sql.config import DeltaSettings
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.errors import ConfigError, Error, NotSupportedError, OperationalError
-from batuta_sql.plan.site import Capabilities, ColumnInfo, Statistics, TableInfo
+from batuta_sql.plan.site import (
+    Capabilities,
+    ColumnInfo,
+    ColumnStatistics,
+    Statistics,
+    TableInfo,
+)
 from batuta_sql.plan.translate import DuckDBTranslator, quoted_table
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
 from batuta_sql.sources.embedded import EmbeddedSource, table_estimate
@@ -74,6 +80,7 @@ class DeltaVersion:
     groups: tuple[tuple[tuple[Any, ...], tuple[str, ...]], ...]
     rows: int | None
     bytes: int
+    bounds: tuple[tuple[str, Any, Any], ...] = ()
 
 
 class DeltaTranslator(DuckDBTranslator):
@@ -126,6 +133,9 @@ class Delta(EmbeddedSource):
                 rows=float(found.rows) if found.rows is not None else None,
                 bytes=float(found.bytes),
                 exact=found.rows is not None,
+                columns={
+                    n: ColumnStatistics(minimum=low, maximum=high) for n, low, high in found.bounds
+                },
             ),
             version=str(found.version),
         )
@@ -215,6 +225,7 @@ class Delta(EmbeddedSource):
             tuple((k, tuple(v)) for k, v in groups.items()),
             None if None in counts else sum(counts),
             sum(a["size_bytes"] for a in actions),
+            _bounds(columns, actions),
         )
 
     def _root(self, name: str, table: DeltaTable) -> str:
@@ -268,6 +279,21 @@ class Delta(EmbeddedSource):
 
     def estimate(self, query: FragmentQuery) -> SourceEstimate:
         return table_estimate(query, "Delta log before pruning")
+
+
+def _bounds(
+    columns: Sequence[DeltaColumn], actions: Sequence[dict[str, Any]]
+) -> tuple[tuple[str, Any, Any], ...]:
+    """Smallest and largest value of each column whose every file tells both."""
+    found: list[tuple[str, Any, Any]] = []
+    for column in columns:
+        if column.type not in ("BIGINT", "INTEGER", "SMALLINT", "TINYINT", "DATE"):
+            continue
+        low: list[Any] = [(a.get("min") or {}).get(column.name) for a in actions]
+        high: list[Any] = [(a.get("max") or {}).get(column.name) for a in actions]
+        if actions and None not in low and None not in high:
+            found.append((column.name, min(low), max(high)))
+    return tuple(found)
 
 
 def _split_version(name: str) -> tuple[str, int | None]:

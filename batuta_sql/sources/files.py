@@ -191,7 +191,10 @@ class Files(EmbeddedSource):
     ) -> dict[str, ColumnStatistics]:
         rows = cursor.execute(
             "SELECT path_in_schema, sum(stats_null_count), sum(num_values),"
-            " sum(total_compressed_size), bool_and(stats_null_count IS NOT NULL)"
+            " sum(total_compressed_size), bool_and(stats_null_count IS NOT NULL),"
+            " min(try_cast(stats_min_value AS BIGINT)), max(try_cast(stats_max_value AS BIGINT)),"
+            " bool_and(type IN ('INT32', 'INT64') AND stats_min_value IS NOT NULL"
+            " AND stats_min_value NOT LIKE '%-%-%')"
             f" FROM parquet_metadata({paths}) WHERE path_in_schema NOT LIKE '%, %'"
             " GROUP BY path_in_schema"
         ).fetchall()
@@ -199,8 +202,10 @@ class Files(EmbeddedSource):
             name: ColumnStatistics(
                 null_fraction=float(nulls) / float(values) if known and values else None,
                 width=float(size) / float(values) if values else None,
+                minimum=low if whole else None,
+                maximum=high if whole else None,
             )
-            for name, nulls, values, size, known in rows
+            for name, nulls, values, size, known, low, high, whole in rows
         }
 
     def estimate(self, query: FragmentQuery) -> SourceEstimate:

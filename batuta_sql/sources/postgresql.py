@@ -461,6 +461,11 @@ class PostgreSQLTranslator(PushTranslator):
         )
         return Typed(exp.Paren(this=collated), value.type, "binary")
 
+    def dates_with_timestamps(self, left: Typed, right: Typed) -> tuple[Typed, Typed]:
+        # PostgreSQL compares them as they are, dates beyond the range of timestamps included,
+        # where a cast would fail.
+        return left, right
+
     def _like(self, node: Expr, environment: Environment) -> Typed:
         return self._pattern(node, environment, "")
 

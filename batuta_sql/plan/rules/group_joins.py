@@ -1,11 +1,12 @@
 """Puts relations of one source side by side, so that they become one fragment.
 
-Only inner joins are reordered, and only relations that a predicate connects are brought together:
-a cross product at the source would move more, not less.
+Only inner joins are reordered, and only relations that an equality connects without multiplying
+their rows are brought together: such a join at the source would move more, not less.
 """
 
 from __future__ import annotations
 
+from batuta_sql.plan.cardinality import Cardinality
 from batuta_sql.plan.relational import (
     Expr,
     Filter,
@@ -69,7 +70,7 @@ def _assemble(relations: list[Relation], predicates: list[Expr]) -> Relation:
             while grown:
                 grown = False
                 for other in pending:
-                    if sites(other) == home and _connecting(group, other, left):
+                    if sites(other) == home and _worth_joining(group, other, left):
                         group = _join(group, other, left)
                         pending.remove(other)
                         grown = True
@@ -91,6 +92,11 @@ def _connecting(a: Relation, b: Relation, predicates: list[Expr]) -> list[Expr]:
         for p in predicates
         if references(p) & mine and references(p) & theirs and references(p) <= mine | theirs
     ]
+
+
+def _worth_joining(a: Relation, b: Relation, predicates: list[Expr]) -> bool:
+    on = _connecting(a, b, predicates)
+    return bool(on) and not Cardinality().multiplies(Join(a, b, "INNER", conjunction(on)))
 
 
 def _join(a: Relation, b: Relation, predicates: list[Expr]) -> Relation:

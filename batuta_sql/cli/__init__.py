@@ -1,0 +1,18 @@
+"""The command line: ``batuta-sql query | explain | estimate | tree | describe | search | doctor``.
+
+Exit status: 0 done, 1 error, 2 usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line; ``arguments`` are those of the process where none are given."""
+    from batuta_sql.cli.launch import launch
+
+    return launch(arguments)
+
+
+__all__ = ["main"]

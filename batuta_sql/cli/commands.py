@@ -1,0 +1,287 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from batuta_sql import __version__
+from batuta_sql.cli.launch import ERROR, Run, UsageError
+
+if TYPE_CHECKING:
+    from batuta_sql.dbapi import Connection
+
+Format = Literal["table", "csv", "json", "arrow", "parquet"]
+
+_BINARY = ("arrow", "parquet")
+_SUFFIXES: dict[str, Format] = {
+    ".csv": "csv",
+    ".json": "json",
+    ".arrow": "arrow",
+    ".parquet": "parquet",
+}
+
+
+def parse(run: Run, tokens: list[str]) -> Callable[[], Any] | None:
+    """The command that ``tokens`` ask for; None where help or the version was shown.
+
+    :raises CycloptsError: for a wrong command line.
+    """
+    commands = Commands(run)
+    app = App(
+        name="batuta-sql",
+        help="One SQL query over many systems, with the answer that DuckDB would give.",
+        version=f"batuta-sql {__version__}",
+        default_parameter=Parameter(negative=()),
+        help_format="plaintext",
+    )
+    for command in (
+        commands.query,
+        commands.explain,
+        commands.estimate,
+        commands.tree,
+        commands.describe,
+        commands.search,
+        commands.doctor,
+    ):
+        app.command(command)
+    found: list[Callable[[], Any]] = []
+
+    @app.meta.default
+    def with_config(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        config: Path | None = None,
+    ) -> None:
+        """Takes --config wherever it stands.
+
+        Parameters
+        ----------
+        config
+            The configuration; else ./batuta.toml, then the user's configuration folder.
+        """
+        commands.config = config
+        command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+        if command.__name__ in dir(Commands):
+            found.append(lambda: command(*bound.args, **bound.kwargs))
+        else:
+            command(*bound.args, **bound.kwargs)
+
+    app.meta(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    return found[0] if found else None
+
+
+class Commands:
+    """What each command does. ``config`` is the file given on the command line."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.config: Path | None = None
+
+    def query(
+        self,
+        sql: str | None = None,
+        /,
+        *,
+        format: Format | None = None,  # noqa: A002 - the option's name
+        output: Annotated[str | None, Parameter(name=["--output", "-o"])] = None,
+        max_rows: Annotated[int, Parameter(name="--max-rows")] = 200,
+        yes: bool = False,
+        max_cost: float | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Run a query and write its result.
+
+        Parameters
+        ----------
+        sql
+            The query; "-" or nothing reads it from stdin.
+        format
+            Default: what the output file's name says, else a table.
+        output
+            Write to this file. It gets its name when the result is complete.
+        max_rows
+            How many rows the table format shows; 0 shows all.
+        yes
+            Answer yes to the question about cost.
+        max_cost
+            Refuse a query that is estimated to cost more, in US dollars.
+        dry_run
+            Show the plan and the estimate; run nothing.
+        """
+        from batuta_sql.cli import output as out
+
+        text = _sql(sql)
+        target = output.strip() if output else None
+        target = None if target == "-" else target
+        chosen = format or _SUFFIXES.get(Path(target or "").suffix.lower(), "table")
+        if target is None and chosen in _BINARY and not dry_run and sys.stdout.isatty():
+            raise UsageError(f"{chosen} is not for a terminal: give -o FILE or a pipe")
+        connection = self._connect(max_cost_usd=max_cost, confirm=(lambda _: True) if yes else None)
+        if dry_run:
+            return self._show_plan(text, as_json=chosen == "json")
+        with connection.cursor() as cursor:
+            cursor.execute(text)
+            if cursor.description is not None:
+                out.write(cursor, chosen, target, max_rows)
+        return 0
+
+    def explain(self, sql: str | None = None, /, *, json: bool = False) -> int:
+        """Show a query's plan: what is sent to each source, and what runs here.
+
+        Parameters
+        ----------
+        sql
+            The query; "-" or nothing reads it from stdin.
+        json
+            For programs.
+        """
+        from batuta_sql.cli import listings
+
+        plan = self._connect().plan(_sql(sql))
+        if json:
+            listings.print_json(listings.plan_values(plan))
+        else:
+            print(plan)
+        return 0
+
+    def estimate(self, sql: str | None = None, /, *, json: bool = False) -> int:
+        """Show what a query will take; nothing is run that bills.
+
+        Parameters
+        ----------
+        sql
+            The query; "-" or nothing reads it from stdin.
+        json
+            For programs.
+        """
+        from batuta_sql.cli import listings
+
+        found = self._connect().estimate(_sql(sql))
+        if json:
+            listings.print_json(listings.estimate_values(found))
+        else:
+            listings.print_estimate(found)
+        return 0
+
+    def tree(self, source: str | None = None, /, *, json: bool = False) -> int:
+        """Show the sources, their schemas and their tables.
+
+        Parameters
+        ----------
+        source
+            Show this source only.
+        json
+            For programs.
+        """
+        from batuta_sql.cli import listings
+
+        connection = self._connect()
+        # Asked for by name, a source that does not answer is the error of the command.
+        known = [(source, connection.tables(source), "")] if source else None
+        listed = known or listings.tables_by_source(connection)
+        if json:
+            listings.print_json(listings.tree_values(listed))
+        else:
+            listings.print_tree(listed)
+        return _status(listed)
+
+    def describe(self, table: str, /, *, json: bool = False) -> int:
+        """Show a table's columns.
+
+        Parameters
+        ----------
+        table
+            Its name: source.schema.table or source.table.
+        json
+            For programs.
+        """
+        from batuta_sql.cli import listings, output
+
+        columns = self._connect().describe(table)
+        if json:
+            listings.print_json(columns.to_pylist())
+        else:
+            output.print_table(columns)
+        return 0
+
+    def search(self, text: str, /, *, json: bool = False) -> int:
+        """Find tables and columns whose names contain a text; no data is read.
+
+        Parameters
+        ----------
+        text
+            Part of a name, compared without case.
+        json
+            For programs.
+        """
+        from batuta_sql.cli import listings
+
+        connection = self._connect()
+        listed = listings.tables_by_source(connection)
+        found = listings.matches(connection, listed, text)
+        if json:
+            listings.print_json(found)
+        else:
+            listings.print_matches(found, text)
+        return _status(listed)
+
+    def doctor(self, *, json: bool = False) -> int:
+        """Check the configuration, the drivers and the sources.
+
+        Parameters
+        ----------
+        json
+            For programs.
+        """
+        from batuta_sql.cli import doctor
+
+        return doctor.examine(self.config, self._connect, as_json=json)
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _connect(self, **options: Any) -> Connection:
+        from batuta_sql import connect
+
+        self._run.connection = connect(self.config, **options)
+        return self._run.connection
+
+    def _show_plan(self, sql: str, *, as_json: bool) -> int:
+        from batuta_sql.cli import listings
+
+        connection = self._run.connection
+        assert connection is not None
+        plan, estimate = connection.plan(sql), connection.estimate(sql)
+        if as_json:
+            values = listings.plan_values(plan)
+            listings.print_json({**values, "estimate": listings.estimate_values(estimate)})
+        else:
+            print(plan, end="\n\n")
+            listings.print_estimate(estimate)
+        return 0
+
+
+def _sql(given: str | None) -> str:
+    """The SQL of the command line or of stdin.
+
+    :raises UsageError: where there is none.
+    """
+    text = given
+    if text is None or text.strip() == "-":
+        if text is None and sys.stdin.isatty():
+            raise UsageError('no SQL: give it as an argument, or "-" and write it to stdin')
+        text = sys.stdin.read()
+    if not text.strip():
+        raise UsageError("no SQL: the text is empty")
+    return text
+
+
+def _status(listed: list[tuple[str, Any, str]]) -> int:
+    """A listing that lacks a source is an error, whatever else it shows."""
+    failed = [f"{name}: {error}" for name, _, error in listed if error]
+    for line in failed:
+        print(line, file=sys.stderr)
+    return ERROR if failed else 0

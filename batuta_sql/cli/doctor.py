@@ -1,0 +1,93 @@
+"""``batuta-sql doctor``: what is configured, what is installed, which sources answer."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batuta_sql.cli.launch import ERROR
+from batuta_sql.cli.listings import print_json
+from batuta_sql.config import usual_place
+
+if TYPE_CHECKING:
+    from batuta_sql import Connection
+
+_PACKAGES = (
+    "batuta-sql",
+    "duckdb",
+    "pyarrow",
+    "sqlglot",
+    "adbc-driver-manager",
+    "adbc-driver-postgresql",
+    "adbc-driver-sqlite",
+    "adbc-driver-snowflake",
+    "deltalake",
+    "keyring",
+    "pandas",
+    "polars",
+)
+
+
+def examine(config: Path | None, connect: Callable[[], Connection], *, as_json: bool) -> int:
+    """Shows the state of everything; 1 where a source does not answer. Secrets are never read out.
+
+    :raises ConfigError: for a configuration that is wrong.
+    """
+    place = config or usual_place()
+    state: dict[str, Any] = {
+        "config": str(place) if place is not None else None,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "sources": [],
+    }
+    if not as_json:
+        # Before the sources are asked: a wrong configuration or a slow source hides nothing.
+        _print_machine(state)
+    for check in connect().check():
+        state["sources"].append(
+            {
+                "name": check.name,
+                "kind": check.kind,
+                "locality": check.locality,
+                "seconds": round(check.seconds, 4),
+                "tables": check.tables,
+                "error": check.error,
+            }
+        )
+    if as_json:
+        print_json(state)
+    else:
+        _print_sources(state["sources"])
+    return ERROR if any(s["error"] for s in state["sources"]) else 0
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _print_machine(state: dict[str, Any]) -> None:
+    print(f"config:   {state['config'] or 'none found: ./batuta.toml or --config FILE'}")
+    print(f"python:   {state['python']}")
+    for name, found in state["packages"].items():
+        print(f"  {name:24} {found or 'not installed'}")
+    sys.stdout.flush()
+
+
+def _print_sources(sources: list[dict[str, Any]]) -> None:
+    print("sources:" if sources else "sources:  none are configured")
+    for source in sources:
+        locality = source["locality"] or "locality not set"
+        head = f"  {source['name']} ({source['kind']}, {locality})"
+        seconds = f"{source['seconds']:.3f} s"
+        if source["error"]:
+            print(f"{head}: does not answer after {seconds}: {source['error']}")
+        else:
+            count = source["tables"]
+            print(f"{head}: {count} table{'' if count == 1 else 's'} in {seconds}")
