@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
 import pyarrow as pa
 
 from batuta_sql import errors
 from batuta_sql.catalog.catalog import Catalog, unknown_source
-from batuta_sql.config import Settings, load_settings
 from batuta_sql.engines.duckdb import DuckDBEngine, PendingResult
 from batuta_sql.errors import InterfaceError, ProgrammingError
 from batuta_sql.frontend.expressions import ParameterValues
@@ -25,6 +24,9 @@ from batuta_sql.planview import Plan, estimate_of
 from batuta_sql.query import Query, Session
 from batuta_sql.sources.registry import make_source
 from batuta_sql.statements import Outcome, run_statement
+
+if TYPE_CHECKING:
+    from batuta_sql.config import Settings
 
 apilevel = "2.0"
 threadsafety = 2
@@ -49,6 +51,8 @@ def connect(
     :param confirm: asked, with the estimate, before a query that costs more than ``warn_usd``.
     :raises ConfigError: naming file, key and line.
     """
+    from batuta_sql.config import load_settings
+
     settings = load_settings(config, tier=tier, max_cost_usd=max_cost_usd)
     return Connection(settings, confirm)
 

@@ -6,11 +6,14 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from batuta_sql.config import SourceSettings
 from batuta_sql.errors import Error
 from batuta_sql.secrets import without_passwords
 from batuta_sql.sources.base import Source
+
+if TYPE_CHECKING:
+    from batuta_sql.config import SourceSettings
 
 
 @dataclass(frozen=True)

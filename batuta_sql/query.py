@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -19,7 +19,6 @@ from batuta_sql.catalog.names import NamesInReach
 from batuta_sql.engines.duckdb import (
     DuckDBEngine,
     PendingResult,
-    RemoteDataset,
     engine_error,
     quote,
 )
@@ -41,6 +40,9 @@ from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import LocalTranslator, WireColumn
 from batuta_sql.plan.unparse import Delivery, Unparser
 from batuta_sql.sources.base import Snapshot, Source
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 PREFETCH_BYTES = 32 << 20
 """How far a streamed fragment runs ahead of its consumer."""
@@ -172,7 +174,9 @@ class Query:
 
     # --- the fallback scan ---------------------------------------------------------------------
 
-    def _dataset(self, table: TableInfo) -> RemoteDataset:
+    def _dataset(self, table: TableInfo) -> ds.Dataset:
+        from batuta_sql.engines.remote_dataset import RemoteDataset
+
         schema = self._arrow_schema(table)
         return RemoteDataset(schema, lambda columns: self._scan(table, schema, columns))
 

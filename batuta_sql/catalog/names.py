@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pyarrow.dataset as ds
 from sqlglot import exp
 
 from batuta_sql.catalog import information_schema
@@ -19,6 +18,9 @@ from batuta_sql.frontend.expressions import place
 from batuta_sql.plan.relational import Expr, LocalScan
 from batuta_sql.plan.site import TableInfo
 from batuta_sql.plan.translate import quoted_table
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 
 @dataclass

@@ -6,14 +6,13 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset as ds
 from cachetools import LRUCache
 
 from batuta_sql.errors import (
@@ -27,6 +26,9 @@ from batuta_sql.errors import (
     QueryCancelled,
 )
 from batuta_sql.plan.site import TableInfo
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 ISOLATION: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
@@ -188,39 +190,6 @@ class PendingResult:
 
     def to_arrow_table(self) -> pa.Table:
         return self.to_arrow_reader(100_000).read_all()
-
-
-class RemoteDataset(ds.Dataset):  # type: ignore[misc]
-    """A table of a source as DuckDB's fallback scan sees it: asked anew for each use.
-
-    :param schema: all its columns in DuckDB's Arrow types.
-    :param scan: reads the named columns, giving a stream.
-    """
-
-    def __init__(
-        self, schema: pa.Schema, scan: Callable[[Sequence[str]], pa.RecordBatchReader]
-    ) -> None:
-        self._columns = schema
-        self._scan = scan
-
-    @property
-    def schema(self) -> pa.Schema:
-        return self._columns
-
-    def scanner(
-        self,
-        columns: Sequence[str] | None = None,
-        filter: Any = None,  # noqa: A002 - DuckDB passes it by this name
-        **_: Any,
-    ) -> ds.Scanner:
-        """A scan of the needed columns; DuckDB's own filter is applied to what arrives."""
-        shown = list(columns) if columns is not None else self._columns.names
-        needed = shown
-        if filter is not None:
-            mentioned = str(filter)
-            needed = shown + [n for n in self._columns.names if n not in shown and n in mentioned]
-        reader = self._scan(needed or self._columns.names[:1])
-        return ds.Scanner.from_batches(reader, columns=shown, filter=filter)
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from batuta_sql.errors import DataError, InternalError
 from batuta_sql.plan.translate import WireColumn
@@ -66,6 +65,8 @@ def _scaled(array: pa.Array, width: int, scale: int) -> pa.Array:
     """Integers scaled by 10^scale are exactly the memory of a 64-bit decimal."""
     if not pa.types.is_int64(array.type):
         array = array.cast(pa.int64())
+    import pyarrow.compute as pc
+
     bounds = pc.min_max(array).as_py()
     if bounds["max"] is not None and max(-bounds["min"], bounds["max"]) >= 10**width:
         raise DataError(
@@ -92,6 +93,8 @@ def _finite_again(array: pa.Array) -> pa.Array:
         return array
     size = 2 * (top + 1)
     positive, negative = top + shift - size, -top - 1 + shift
+    import pyarrow.compute as pc
+
     raw = array.view(raw_type)
     low = pc.min(raw).as_py()
     if low is None or low > max(positive, negative):
