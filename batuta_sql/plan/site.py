@@ -126,6 +126,7 @@ class Capabilities:
     :param correlated: whether EXISTS, IN and scalar subqueries may be pushed.
     :param common_tables: whether WITH may be pushed.
     :param windows: whether window functions may be pushed.
+    :param quantified: whether ``= ANY`` and ``> ALL`` of a subquery may be pushed.
     """
 
     dialect: str
@@ -137,3 +138,4 @@ class Capabilities:
     correlated: bool = True
     common_tables: bool = True
     windows: bool = False
+    quantified: bool = True

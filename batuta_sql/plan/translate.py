@@ -103,9 +103,14 @@ class DuckDBTranslator:
 
     def scalar(self, expression: Expr, environment: Environment) -> Typed:
         self.check(expression)
-        return Typed(
-            substitute(expression, lambda s: environment[s].sql if s in environment else None)
-        )
+
+        def value(symbol: str) -> Expr:
+            found = environment.get(symbol)
+            if found is None:
+                raise NotPushable(CORRELATED)
+            return found.sql
+
+        return Typed(substitute(expression, value))
 
     def check(self, expression: Expr) -> None:
         if not is_stable(expression):

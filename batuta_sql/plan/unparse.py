@@ -406,7 +406,13 @@ class Unparser:
             block = self._sealed(block, node.input.symbols)
         block = self._upto(block, Stage.SELECT, node.input.symbols)
         environment = self._environment(block)
-        block.order = [self.translator.sort_key(k, environment) for k in node.keys]
+        keys = [
+            self.translator.sort_key(k, environment)
+            for k in node.keys
+            if not (isinstance(k.this, exp.Column) and is_constant(environment[k.this.name].sql))
+        ]
+        # A constant would be read as the number of a column, and orders nothing.
+        block.order = [k for k in keys if not is_constant(k.this)]
         block.stage = Stage.ORDER
         return block
 
@@ -480,8 +486,11 @@ class Unparser:
         )
 
     def _apply(self, block: Block, node: Apply) -> Block:
-        if self.capabilities is not None and not self.capabilities.correlated:
-            raise NotPushable("subqueries in expressions")
+        if self.capabilities is not None:
+            if not self.capabilities.correlated:
+                raise NotPushable("subqueries in expressions")
+            if node.kind == "compare" and not self.capabilities.quantified:
+                raise NotPushable("ANY and ALL over a subquery")
         block = self._upto(block, Stage.SELECT, node.input.symbols)
         if block.aggregated:
             block = self._sealed(block, node.input.symbols)
@@ -605,6 +614,13 @@ class Unparser:
         if block.offset is not None:
             select.set("offset", exp.Offset(expression=_limit_term(block.offset)))
         return select
+
+
+def is_constant(value: Expr) -> bool:
+    """Whether an expression is a literal, however it is signed, cast or wrapped."""
+    if isinstance(value, exp.Neg | exp.Paren | exp.Cast):
+        return is_constant(value.this)
+    return isinstance(value, exp.Literal | exp.Null | exp.Boolean)
 
 
 def column_of(symbol: str) -> exp.Column:

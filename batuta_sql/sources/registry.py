@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import entry_points
 from typing import Any, cast
 
 from batuta_sql.errors import ConfigError, NotSupportedError, did_you_mean
@@ -32,6 +31,8 @@ def make_source(name: str, settings: Any) -> Source:
     if found is not None:
         module = importlib.import_module(found[0])
         return cast(Source, getattr(module, found[1])(name, settings))
+    from importlib.metadata import entry_points
+
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         if entry.name == kind:
             return cast(Source, entry.load()(name, settings))

@@ -67,6 +67,7 @@ class SQLite:
             translator=SQLiteTranslator(),
             joins=frozenset({"INNER", "LEFT", "CROSS", "SEMI", "ANTI"}),
             set_operations=frozenset(),
+            quantified=False,
         )
 
     # --- the catalog ---------------------------------------------------------------------------
@@ -397,6 +398,16 @@ class SQLiteTranslator(PushTranslator):
                 raise NotPushable("integers beside decimals in SQLite")
         return super().unify(left, right, ordering=ordering)
 
+    def literal_of(self, text: str, target: str) -> Typed:
+        if target != "VARCHAR" and not target.endswith("INT") and target != "INTEGER":
+            raise NotPushable(f"SQLite has no {target}")
+        return super().literal_of(text, target)
+
+    def typed(self, sql: Expr, type_: str) -> Expr:
+        if type_ not in ("DOUBLE", "BIGINT", "INTEGER", "SMALLINT", "TINYINT"):
+            raise NotPushable(f"SQLite has no {type_}")
+        return super().typed(sql, type_)
+
     def _like(self, node: Expr, environment: Environment) -> Typed:
         """LIKE is blind to case in SQLite; GLOB is not."""
         subject = self._value(node.this, environment)
@@ -432,6 +443,8 @@ class SQLiteTranslator(PushTranslator):
                 return WireColumn(value.sql, decode=f"CAST({{}} AS {type_})", type=type_)
         text = exp.Cast(this=value.sql, to=exp.DataType.build("TEXT"))
         if type_.startswith("DECIMAL"):
+            if not isinstance(value.sql, exp.Column):
+                raise NotPushable("a computed decimal: SQLite has floats only")
             return WireColumn(text, decode=_decimal(value, type_), type=type_)
         test = f"CASE WHEN TRY_CAST({{}} AS {type_}) IS NOT NULL THEN TRY_CAST({{}} AS {type_})"
         return WireColumn(text, decode=_refusing(value, test, type_), type=type_)
