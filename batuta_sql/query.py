@@ -26,7 +26,7 @@ from batuta_sql.errors import Error, InterfaceError, ProgrammingError, QueryCanc
 from batuta_sql.exchange.fetch import Fetch, Prefetch, Stop, gather_all
 from batuta_sql.frontend.binder import Binder
 from batuta_sql.frontend.expressions import Parameters, ParameterValues
-from batuta_sql.frontend.parser import Statement
+from batuta_sql.frontend.parser import PIVOT, Statement
 from batuta_sql.plan.optimise import optimise
 from batuta_sql.plan.placement import Fragment, Placed, place, scan_fragment
 from batuta_sql.plan.relational import (
@@ -43,6 +43,8 @@ from batuta_sql.sources.base import Snapshot, Source
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
+
+    from batuta_sql.engines.remote_dataset import Test
 
 PREFETCH_BYTES = 32 << 20
 """How far a streamed fragment runs ahead of its consumer."""
@@ -178,7 +180,9 @@ class Query:
         from batuta_sql.engines.remote_dataset import RemoteDataset
 
         schema = self._arrow_schema(table)
-        return RemoteDataset(schema, lambda columns: self._scan(table, schema, columns))
+        return RemoteDataset(
+            schema, lambda columns, tests: self._scan(table, schema, columns, tests)
+        )
 
     def _arrow_schema(self, table: TableInfo) -> pa.Schema:
         columns = ", ".join(f"CAST(NULL AS {c.type}) AS {quote(c.name)}" for c in table.columns)
@@ -186,14 +190,14 @@ class Query:
             return cursor.sql(f"SELECT {columns} LIMIT 0").to_arrow_table().schema
 
     def _scan(
-        self, table: TableInfo, schema: pa.Schema, columns: Sequence[str]
+        self, table: TableInfo, schema: pa.Schema, columns: Sequence[str], tests: Sequence[Test]
     ) -> pa.RecordBatchReader:
         """Runs a scan of a table's columns now; called by DuckDB once for each use."""
         by_name = {c.name: c for c in table.columns}
         chosen = tuple((f"c{i}", by_name[n]) for i, n in enumerate(columns))
         capabilities = self.session.sources[table.source].capabilities
         name = f"s{next(self._scan_numbers)}"
-        fragment = scan_fragment(Scan(table, chosen), name, capabilities)
+        fragment = scan_fragment(Scan(table, chosen), tests, name, capabilities)
         run = FragmentRun(fragment)
         self.runs.append(run)
         fetch = self._fetch(fragment)
@@ -223,7 +227,12 @@ class Query:
             raise InterfaceError("the query is closed")
         try:
             if self.placed is None:
-                return PendingResult(self.cursor, self.statement.sql, self.parameters)
+                return PendingResult(
+                    self.cursor,
+                    self.statement.sql,
+                    self.parameters,
+                    several=self.statement.reason == PIVOT,
+                )
             deliveries = self._fetch_fragments(self.placed)
             return PendingResult(self.cursor, self.residual_sql(deliveries))
         except BaseException as error:

@@ -82,11 +82,22 @@ def run_statement(
 def _run_query(
     connection: Connection, statement: Statement, parameters: ParameterValues | None
 ) -> tuple[Outcome, Query | None]:
+    try:
+        return _started(connection, statement, parameters)
+    except ProgrammingError:
+        # What is remembered of a catalog may be older than the table: look again before refusing.
+        if not connection._session.catalog.forget():
+            raise
+        return _started(connection, statement, parameters)
+
+
+def _started(
+    connection: Connection, statement: Statement, parameters: ParameterValues | None
+) -> tuple[Outcome, Query]:
     query = Query(connection._session, statement, parameters)
     connection._started(query)
     try:
-        relation = query.run()
-        outcome = Outcome(relation)
+        outcome = Outcome(query.run())
         outcome.keep_description()
         return outcome, query
     except BaseException:

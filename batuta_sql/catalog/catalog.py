@@ -19,6 +19,7 @@ from batuta_sql.sources.base import Source, TableName
 
 _MOST_TABLES = 4096
 _MOST_NAMES_FOR_HINTS = 20_000
+_FRESH_SECONDS = 0.5
 
 
 class Catalog:
@@ -33,6 +34,7 @@ class Catalog:
         self._tables: TTLCache[tuple[str, tuple[str, ...]], tuple[TableInfo, ...]] = TTLCache(
             _MOST_TABLES, ttl, timer=time.monotonic
         )
+        self._looked: dict[tuple[str, tuple[str, ...]], float] = {}
         self._listings: TTLCache[str, tuple[TableName, ...]] = TTLCache(
             64, ttl, timer=time.monotonic
         )
@@ -91,11 +93,15 @@ class Catalog:
                 self._listings[source.name] = known
         return known
 
-    def forget(self) -> None:
-        """Drops all remembered answers."""
+    def forget(self) -> bool:
+        """Drops all remembered answers; says whether any was older than a moment."""
         with self._lock:
+            now = time.monotonic()
+            stale = any(now - self._looked.get(k, now) > _FRESH_SECONDS for k in self._tables)
             self._tables.clear()
             self._listings.clear()
+            self._looked.clear()
+        return stale
 
     def _known(self, source: Source, path: tuple[str, ...]) -> bool:
         with self._lock:
@@ -110,6 +116,7 @@ class Catalog:
             if known and source.remembers_catalog:
                 with self._lock:
                     self._tables[key] = known
+                    self._looked[key] = time.monotonic()
         return known
 
     def _hint(self, source: Source, path: tuple[str, ...]) -> str | None:

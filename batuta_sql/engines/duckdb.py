@@ -148,14 +148,31 @@ class PendingResult:
     again for each call on a relation; so the first fetch decides which way it is read.
     """
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, sql: str, parameters: Any = None) -> None:
+    columns: list[str]
+    types: list[str]
+
+    def __init__(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        sql: str,
+        parameters: Any = None,
+        *,
+        several: bool = False,
+    ) -> None:
         self._cursor = cursor
         self._sql = sql
         self._parameters = parameters or None
         self._executed = False
+        if several:
+            # A PIVOT asks for its values when it is bound: it is bound once, by running it.
+            self._rows()
+            described = cursor.description or []
+            self.columns = [d[0] for d in described]
+            self.types = [str(d[1]) for d in described]
+            return
         relation = self._relation()
-        self.columns: list[str] = list(relation.columns) if relation is not None else []
-        self.types: list[str] = [str(t) for t in relation.types] if relation is not None else []
+        self.columns = list(relation.columns) if relation is not None else []
+        self.types = [str(t) for t in relation.types] if relation is not None else []
 
     def _relation(self) -> duckdb.DuckDBPyRelation:
         if self._parameters is None:

@@ -13,6 +13,9 @@ from sqlglot.errors import SqlglotError
 from batuta_sql.errors import Position, ProgrammingError
 from batuta_sql.frontend.fidelity import duckdb_tree
 
+PIVOT = "PIVOT"
+"""Why a PIVOT has no tree: DuckDB makes several statements of it, the first for its values."""
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -47,8 +50,7 @@ def parse(sql: str, engine: duckdb.DuckDBPyConnection) -> list[Statement]:
 
 def _statement(sql: str, kind: str, engine: duckdb.DuckDBPyConnection) -> Statement:
     if kind == "MULTI" and re.match(r"(from|pivot|unpivot|with|select|\()", sql, re.IGNORECASE):
-        # PIVOT asks for its values first.
-        return Statement(sql, "query", None, "PIVOT")
+        return Statement(sql, "query", None, PIVOT)
     if kind != "SELECT":
         return Statement(sql, kind, None)
     tree, reason = _faithful_tree(sql, engine)

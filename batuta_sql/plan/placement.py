@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
@@ -302,6 +302,25 @@ def fragment(node: Exchange, capabilities: Capabilities) -> Fragment:
     return Fragment(node.name, node.site, text, columns, tables)
 
 
-def scan_fragment(node: Scan, name: str, capabilities: Capabilities) -> Fragment:
-    """The statement that reads a table's columns alone: what the fallback scan sends."""
-    return fragment(Exchange(node, node.table.source, name), capabilities)
+def scan_fragment(
+    node: Scan,
+    tests: Sequence[tuple[str, type[Expr], Expr]],
+    name: str,
+    capabilities: Capabilities,
+) -> Fragment:
+    """The statement that reads a table's columns alone: what the fallback scan sends.
+
+    :param tests: column name, comparison and constant of the rows that are needed; those that the
+        source is not proved to make are left out.
+    """
+    symbols = {c.name: s for s, c in node.columns}
+    whole: Relation = node
+    for column_name, comparison, constant in tests:
+        test = comparison(this=column(symbols[column_name]), expression=constant)
+        narrower = filtered(whole, [test])
+        try:
+            statement(narrower, capabilities)
+        except NotPushable:
+            continue
+        whole = narrower
+    return fragment(Exchange(whole, node.table.source, name), capabilities)

@@ -494,6 +494,8 @@ class Unparser:
         block = self._upto(block, Stage.SELECT, node.input.symbols)
         if block.aggregated:
             block = self._sealed(block, node.input.symbols)
+        # A correlated reference to a window function would evaluate it inside the subquery.
+        block = self._without_windows(block, node.input.symbols)
         environment = self._environment(block)
         self.outer.append(dict(block.columns))
         try:

@@ -144,7 +144,8 @@ class PostgreSQL:
     def resolve(self, path: tuple[str, ...]) -> Sequence[TableInfo]:
         if len(path) > 3:
             return []
-        where = f"lower(c.relname) = lower({_quote(path[-1])})"
+        name = _quote(path[-1])
+        where = ""
         if len(path) > 1:
             where += f" AND lower(n.nspname) = lower({_quote(path[-2])})"
         else:
@@ -156,7 +157,14 @@ class PostgreSQL:
         fit = False
         try:
             with translated(self._error):
-                rows = _best_match(fetch_rows(connection, _TABLES.format(filter=where)), path)
+                # The name as written or folded is in an index; only another spelling needs a
+                # scan of the catalog.
+                likely = f"c.relname IN ({name}, lower({name}))"
+                rows = fetch_rows(connection, _TABLES.format(filter=likely + where))
+                if not rows:
+                    anyhow = f"lower(c.relname) = lower({name})"
+                    rows = fetch_rows(connection, _TABLES.format(filter=anyhow + where))
+                rows = _best_match(rows, path)
                 tables = [self._describe(connection, row) for row in rows]
             fit = True
             return tables
