@@ -186,6 +186,8 @@ def described(table: TableInfo) -> pa.Table:
             "key": pa.array(
                 ["PRI" if c.name in keys else None for c in table.columns], pa.string()
             ),
+            "default": pa.nulls(len(table.columns), pa.string()),
+            "extra": pa.nulls(len(table.columns), pa.string()),
             "native_type": pa.array([c.native for c in table.columns], pa.string()),
             "note": pa.array([c.note for c in table.columns], pa.string()),
         }
@@ -205,6 +207,7 @@ def _describe_query(connection: Connection, sql: str) -> Outcome:
                 "column_name": pa.array([n for n, _ in types], pa.string()),
                 "column_type": pa.array([t for _, t in types], pa.string()),
                 "null": pa.array(["YES"] * len(types), pa.string()),
+                **{n: pa.nulls(len(types), pa.string()) for n in ("key", "default", "extra")},
             }
         ),
     )

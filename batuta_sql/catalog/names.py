@@ -164,7 +164,14 @@ class NamesInReach:
             rows = self.cursor.execute(f"DESCRIBE {text}").fetchall()
         except duckdb.Error as error:
             raise engine_error(error) from None
-        scan = LocalScan(exp.Subquery(this=query), (), "", tuple(used))
+        # By place, not by name: a block may deliver two columns of one name.
+        places = [f"c{i}" for i in range(len(rows))]
+        alias = exp.TableAlias(
+            this=exp.to_identifier("block", quoted=True),
+            columns=[exp.to_identifier(p, quoted=True) for p in places],
+        )
+        columns = tuple((p, p) for p in places)
+        scan = LocalScan(exp.Subquery(this=query, alias=alias), columns, "", tuple(used))
         return scan, [r[0] for r in rows]
 
     @staticmethod

@@ -20,6 +20,8 @@ DONE, ERROR, USAGE, INTERRUPTED = 0, 1, 2, 130
 _GRACE_SECONDS = 5.0
 """How long sources have to end their statements after Ctrl-C."""
 
+_CANCEL_SECONDS = 0.2
+
 
 class UsageError(Exception):
     """The command line itself is wrong."""
@@ -63,12 +65,14 @@ class Run:
             self._ended.set()
 
     def _interrupt(self) -> None:
-        with contextlib.suppress(Exception):
-            if self.connection is not None:
-                self.connection.cancel()
         with contextlib.suppress(KeyboardInterrupt):
-            if self._ended.wait(_GRACE_SECONDS):
-                return
+            for _ in range(round(_GRACE_SECONDS / _CANCEL_SECONDS)):
+                # Again and again: a query that is just being planned is not yet there to cancel.
+                with contextlib.suppress(Exception):
+                    if self.connection is not None:
+                        self.connection.cancel()
+                if self._ended.wait(_CANCEL_SECONDS):
+                    return
         # A driver that does not come back must not hold the terminal.
         os._exit(INTERRUPTED)
 

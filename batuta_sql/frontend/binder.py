@@ -85,7 +85,6 @@ class Binder:
         self.parameters = parameters
         self.symbols = SymbolMaker()
         self.from_clause = FromBinder(self)
-        self.fallbacks: list[LocalScan] = []
 
     def bind(self, query: Expr) -> Bound:
         """The plan of a whole query and its output columns."""
@@ -291,10 +290,12 @@ class Binder:
                 )
             )
         scan, names = self.names.fallback(query, self.sql)
-        columns = tuple((self.symbols.fresh(n), n) for n in names)
+        columns = tuple(
+            (self.symbols.fresh(n), p) for n, (_, p) in zip(names, scan.columns, strict=True)
+        )
         scan = replace(scan, columns=columns, reason=reason)
-        self.fallbacks.append(scan)
-        return Bound(scan, tuple(OutputColumn(n, s) for s, n in columns))
+        outputs = zip(names, columns, strict=True)
+        return Bound(scan, tuple(OutputColumn(n, s) for n, (s, _) in outputs))
 
     @staticmethod
     def _with_definitions(node: Expr, outer: Scope) -> Expr:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,15 +20,41 @@ Tree = Any
 
 
 def duckdb_tree(sql: str, engine: duckdb.DuckDBPyConnection) -> Tree | None:
-    """DuckDB's tree of a SELECT in a normal form; None where DuckDB cannot serialise it."""
+    """DuckDB's tree of a SELECT; None where DuckDB cannot serialise it."""
     try:
         row = engine.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
     except duckdb.Error:
         return None
-    if row is None:
-        return None
-    tree = json.loads(row[0])
-    return None if tree.get("error") else _normal(tree["statements"])
+    tree = json.loads(row[0]) if row is not None else {"error": True}
+    return None if tree.get("error") else tree
+
+
+def same_query(one: Tree, other: Tree) -> bool:
+    """Whether two trees say the same, up to what makes no difference."""
+    return bool(_normal(one["statements"]) == _normal(other["statements"]))
+
+
+def item_names(
+    tree: Tree, places: Sequence[int], engine: duckdb.DuckDBPyConnection
+) -> list[str | None]:
+    """The names DuckDB gives the SELECT items at ``places`` of the outermost block."""
+    items = tree["statements"][0]["node"].get("select_list") or []
+    template = duckdb_tree("SELECT 1", engine)
+    names: list[str | None] = []
+    for place in places:
+        names.append(None)
+        if template is None or place >= len(items):
+            continue
+        template["statements"][0]["node"]["select_list"] = [items[place]]
+        try:
+            row = engine.execute(
+                "SELECT json_deserialize_sql(?::JSON)", [json.dumps(template)]
+            ).fetchone()
+        except duckdb.Error:
+            continue
+        if row is not None and row[0]:
+            names[-1] = row[0].removeprefix("SELECT ")
+    return names
 
 
 def _normal(node: Tree) -> Tree:

@@ -11,7 +11,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from batuta_sql.errors import Position, ProgrammingError
-from batuta_sql.frontend.fidelity import duckdb_tree
+from batuta_sql.frontend.fidelity import Tree, duckdb_tree, item_names, same_query
 
 PIVOT = "PIVOT"
 """Why a PIVOT has no tree: DuckDB makes several statements of it, the first for its values."""
@@ -67,13 +67,13 @@ def _faithful_tree(
     except SqlglotError:
         return None, "sqlglot does not read it"
     original, written = duckdb_tree(sql, engine), duckdb_tree(again, engine)
-    if original is None or written is None or original != written:
+    if original is None or written is None or not same_query(original, written):
         return None, "sqlglot reads it in another sense than DuckDB"
-    _name_outputs(tree, engine)
+    _name_outputs(tree, original, engine)
     return tree, None
 
 
-def _name_outputs(tree: exp.Expr, engine: duckdb.DuckDBPyConnection) -> None:
+def _name_outputs(tree: exp.Expr, original: Tree, engine: duckdb.DuckDBPyConnection) -> None:
     """Gives each unnamed SELECT item of the outermost block the name DuckDB gives it."""
     if not isinstance(tree, exp.Select):
         return
@@ -84,20 +84,9 @@ def _name_outputs(tree: exp.Expr, engine: duckdb.DuckDBPyConnection) -> None:
     ]
     if not unnamed:
         return
-    for i in unnamed:
-        tree.expressions[i].meta["duckdb_name"] = _shown(tree.expressions[i], engine)
-
-
-def _shown(item: exp.Expr, engine: duckdb.DuckDBPyConnection) -> str:
-    """DuckDB's own text of an expression, which names its column."""
-    text = item.sql("duckdb")
-    try:
-        row = engine.execute(
-            "SELECT json_deserialize_sql(json_serialize_sql(?::VARCHAR))", [f"SELECT {text}"]
-        ).fetchone()
-    except duckdb.Error:
-        return text
-    return row[0].removeprefix("SELECT ") if row and row[0] else text
+    for place, name in zip(unnamed, item_names(original, unnamed, engine), strict=True):
+        if name is not None:
+            tree.expressions[place].meta["duckdb_name"] = name
 
 
 def syntax_error(sql: str, message: str) -> ProgrammingError:
