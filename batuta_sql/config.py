@@ -137,7 +137,14 @@ class PostgreSQLSettings(SourceSettings):
             port = f":{self.port}" if self.port else ""
             host = quote(self.host or "", safe="[]:")
             uri = f"postgresql://{user}{host}{port}/{quote(self.database or '', safe='')}"
-        parts = urllib.parse.urlsplit(uri)
+        try:
+            parts = urllib.parse.urlsplit(uri)
+        except ValueError:
+            # The reason would quote the URI, and the password with it.
+            raise ConfigError(
+                "the uri of a postgresql source is not a URI",
+                hint="postgresql://user@host/database",
+            ) from None
         query = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
         if self.password is not None:
             query["password"] = self.password.reveal()
@@ -151,7 +158,10 @@ class PostgreSQLSettings(SourceSettings):
     def secrets(self) -> list[str]:
         found = super().secrets()
         for uri in list(found):
-            password = urllib.parse.urlsplit(uri).password if "://" in uri else None
+            try:
+                password = urllib.parse.urlsplit(uri).password if "://" in uri else None
+            except ValueError:
+                continue
             if password:
                 found += [password, urllib.parse.unquote(password)]
         return found

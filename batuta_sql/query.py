@@ -282,7 +282,8 @@ class Query:
         return deliveries
 
     def _fetch(self, fragment: Fragment) -> Fetch:
-        fetch = Fetch(fragment, self._snapshot(fragment.source), self.stop)
+        timeout = self.session.sources[fragment.source].query_timeout
+        fetch = Fetch(fragment, self._snapshot(fragment.source), self.stop, timeout)
         self.fetches.append(fetch)
         return fetch
 

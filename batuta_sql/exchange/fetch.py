@@ -62,9 +62,27 @@ class Fetch:
     fragment: Fragment
     snapshot: Snapshot
     stop: Stop
+    timeout: float | None = None
     metrics: FetchMetrics = field(default_factory=FetchMetrics)
     error: Error | None = None
     """What ended the stream early, in our own terms: an engine in between rewords it."""
+    started: float = field(default_factory=time.monotonic)
+
+    def overdue(self) -> OperationalError | None:
+        """The error of a fragment that has run past its timeout, with a second's grace.
+
+        The source enforces the timeout itself; this is for one that has gone silent.
+        """
+        if self.timeout is None or self.metrics.finished:
+            return None
+        if time.monotonic() - self.started < self.timeout + _GRACE_SECONDS:
+            return None
+        self.error = OperationalError(
+            f"no end of the answer within {self.timeout:g} s",
+            source=self.fragment.source,
+            hint="raise query_timeout, or look at the network",
+        )
+        return self.error
 
     def batches(self) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """The restored batches; the statement starts now, in the calling thread."""
@@ -123,7 +141,11 @@ class Prefetch:
 
         :raises Error: what the source said instead.
         """
-        self._ready.wait()
+        while not self._ready.wait(0.2):
+            if self._fetch.stop:
+                raise self._fetch.stop.error or QueryCancelled("the query was cancelled")
+            if (error := self._fetch.overdue()) is not None:
+                raise error
         if self._failure is not None:
             raise self._failure
         assert self._schema is not None
@@ -156,7 +178,7 @@ class Prefetch:
 
     def _consume(self) -> Iterator[pa.RecordBatch]:
         while True:
-            item = self._queue.get()
+            item = self._next()
             if item is None:
                 if self._fetch.stop:
                     raise self._fetch.stop.error or QueryCancelled("the query was cancelled")
@@ -168,6 +190,16 @@ class Prefetch:
                 self._room.notify()
             yield item
 
+    def _next(self) -> pa.RecordBatch | BaseException | None:
+        while True:
+            try:
+                return self._queue.get(timeout=0.2)
+            except queue.Empty:
+                if self._fetch.stop:
+                    return self._fetch.stop.error or QueryCancelled("the query was cancelled")
+                if (error := self._fetch.overdue()) is not None:
+                    return error
+
     def abandon(self) -> None:
         """The consumer wants no more: ends the thread and the remote statement."""
         self._abandoned = True
@@ -177,6 +209,8 @@ class Prefetch:
     def join(self, timeout: float) -> None:
         self._thread.join(timeout)
 
+
+_GRACE_SECONDS = 1.0
 
 Spill = Callable[[str, pa.RecordBatchReader], None]
 """Stores a stream as a table of the residual engine under the given name."""
@@ -218,6 +252,9 @@ def gather_all(fetches: Sequence[Fetch], spill: Spill, memory: int) -> list[Gath
             while thread.is_alive():
                 # A wait without limit could not be interrupted by Ctrl-C.
                 thread.join(0.1)
+                for fetch in fetches:
+                    if (error := fetch.overdue()) is not None:
+                        raise error
     except BaseException as interruption:
         stop.set(interruption)
         for fetch in fetches:

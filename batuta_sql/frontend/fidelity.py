@@ -103,6 +103,9 @@ _NEGATIONS = {
 
 _DATE_PART_FUNCTIONS = frozenset({"date_part", "date_trunc", "date_diff", "date_sub"})
 
+_DATE_PARTS = {"dayofweek": "dow", "weekday": "dow", "dayofyear": "doy"}
+"""DuckDB's other names of date parts: https://duckdb.org/docs/stable/sql/functions/datepart"""
+
 
 def _normal_function(node: dict[str, Tree]) -> Tree:
     name = str(node.get("function_name", "")).lower()
@@ -115,7 +118,8 @@ def _normal_function(node: dict[str, Tree]) -> Tree:
     if name in _DATE_PART_FUNCTIONS and arguments:
         literal = (arguments[0] or {}).get("literal")
         if isinstance(literal, dict) and literal.get("kind") == "STRING":
-            literal["text"] = literal["text"].lower()
+            part = literal["text"].lower()
+            literal["text"] = _DATE_PARTS.get(part, part)
     if name.startswith("to_") and len(arguments) == 1:
         amount = _whole_number(arguments[0])
         if amount is not None:

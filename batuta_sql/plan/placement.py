@@ -120,7 +120,7 @@ class _Placer:
 
     def place(self, node: Relation) -> Relation:
         site = self.home(node)
-        if site is not None and not self.multiplies(node):
+        if site is not None and not self.multiplies(node) and not _is_ordered(node):
             reason = None
             if not _is_bare_sort(node):
                 reason = self.refusal(node, site)
@@ -241,6 +241,18 @@ def _limited_below(node: Relation) -> bool:
     while isinstance(node, Sort | Project):
         node = node.input
     return isinstance(node, Limit)
+
+
+def _is_ordered(node: Relation) -> bool:
+    """Whether row-wise operators stand above an order: they stay here, above the order made again.
+
+    A source is asked for a Top-N, never trusted to deliver it in order.
+    """
+    if not isinstance(node, Project | Filter):
+        return False
+    while isinstance(node, Project | Filter):
+        node = node.input
+    return isinstance(node, Limit | Sort)
 
 
 def _is_bare_sort(node: Relation) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +19,9 @@ from batuta_sql.errors import (
     QueryCancelled,
 )
 from batuta_sql.sources.base import FragmentQuery
+
+_CANCEL_SECONDS = 2.0
+_CLOSE_SECONDS = 5.0
 
 
 class AdbcPool:
@@ -97,14 +101,18 @@ class AdbcReader:
 
     def cancel(self) -> None:
         if self._open and not self._exhausted:
-            quietly(self._cursor.adbc_cancel)
+            cancel_bounded(self._cursor)
 
     def close(self) -> None:
         # A driver must not be closed under a thread that is reading from it: cancelling makes
         # that thread come back, and only then is it safe.
         self.cancel()
-        with self._busy:
-            self._close()
+        if self._busy.acquire(timeout=_CLOSE_SECONDS):
+            try:
+                self._close()
+            finally:
+                self._busy.release()
+        # Else the network is silent and the driver waits in it: the connection is given up.
 
     def _close(self) -> None:
         if not self._open:
@@ -180,7 +188,7 @@ class AdbcSnapshot:
             self._cancelled = True
             readers, cursors = list(self._readers), list(self._cursors)
         for cursor in cursors:
-            quietly(cursor.adbc_cancel)
+            cancel_bounded(cursor)
         for reader in readers:
             reader.cancel()
 
@@ -190,6 +198,13 @@ class AdbcSnapshot:
         for reader in readers:
             reader.close()
         self._on_close()
+
+
+def cancel_bounded(cursor: Any) -> None:
+    """Cancels a statement; a cancellation goes over the network too, which may be silent."""
+    thread = threading.Thread(target=quietly, args=(cursor.adbc_cancel,), daemon=True)
+    thread.start()
+    thread.join(_CANCEL_SECONDS)
 
 
 def quietly(action: Callable[[], Any]) -> None:
@@ -213,6 +228,9 @@ def driver_error(source: str, error: BaseException, clean: Callable[[str], str])
     if isinstance(error, Error):
         return error
     state = getattr(error, "sqlstate", None) or ""
+    if not state and (told := re.search(r"SQLSTATE: (\w{5})", str(error))):
+        # An error in mid-stream comes through Arrow, which keeps only the text.
+        state = told[1]
     message = clean(str(error))
     name = type(error).__name__
     if state == "57014" or "CANCELLED" in str(error)[:40]:

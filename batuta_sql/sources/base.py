@@ -120,6 +120,11 @@ class Source(Protocol):
     """Whether the catalog may believe an answer for its TTL; False where files change unseen."""
 
     @property
+    def query_timeout(self) -> float | None:
+        """Seconds after which a fragment counts as failed, silence included; None: never."""
+        ...
+
+    @property
     def capabilities(self) -> Capabilities: ...
 
     def list_tables(self) -> Sequence[TableName]:

@@ -330,7 +330,10 @@ def _version_sql(version: DeltaVersion) -> str:
         )
         columns = wanted or "1 AS one"
         branches.append(f"SELECT {columns}{constants} FROM ({inner})")
-    outputs = ", ".join(f"{quote(c.physical)} AS {quote(c.name)}" for c in version.columns)
+    # A file whose column has another type than the log says must not change the table's type.
+    outputs = ", ".join(
+        f"CAST({quote(c.physical)} AS {c.type}) AS {quote(c.name)}" for c in version.columns
+    )
     return f"SELECT {outputs} FROM ({' UNION ALL BY NAME '.join(branches)})"
 
 

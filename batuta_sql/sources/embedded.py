@@ -30,6 +30,7 @@ class EmbeddedSource(abc.ABC):
     kind = ""
     remembers_catalog = False
     """The catalog may not believe an old answer: files change under us without a word."""
+    query_timeout: float | None = None
 
     def __init__(self, name: str) -> None:
         self.name = name

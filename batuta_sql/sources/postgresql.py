@@ -124,6 +124,10 @@ class PostgreSQL:
     kind = "postgresql"
     remembers_catalog = True
 
+    @property
+    def query_timeout(self) -> float | None:
+        return self._settings.query_timeout
+
     def __init__(self, name: str, settings: PostgreSQLSettings) -> None:
         self.name = name
         self._settings = settings
@@ -453,6 +457,7 @@ _PARTS = {
     "DOY": "CAST(EXTRACT(DOY FROM {0}) AS int8)",
     "DOW": "CAST(EXTRACT(DOW FROM {0}) AS int8)",
 }
+_PARTS |= {"DAYOFYEAR": _PARTS["DOY"], "DAYOFWEEK": _PARTS["DOW"], "WEEKDAY": _PARTS["DOW"]}
 
 
 class PostgreSQLTranslator(PushTranslator):

@@ -54,6 +54,7 @@ class SQLite:
 
     kind = "sqlite"
     remembers_catalog = True
+    query_timeout: float | None = None
 
     def __init__(self, name: str, settings: SQLiteSettings) -> None:
         self.name = name
