@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,15 @@ from batuta_sql.engines.duckdb import (
     PendingResult,
     engine_error,
     quote,
+    stream_error,
 )
-from batuta_sql.errors import Error, InterfaceError, ProgrammingError, QueryCancelled
+from batuta_sql.errors import (
+    DataError,
+    Error,
+    InterfaceError,
+    ProgrammingError,
+    QueryCancelled,
+)
 from batuta_sql.exchange.fetch import Fetch, Prefetch, Stop, gather_all
 from batuta_sql.frontend.binder import Binder
 from batuta_sql.frontend.expressions import Parameters, ParameterValues
@@ -48,6 +56,8 @@ if TYPE_CHECKING:
 
 PREFETCH_BYTES = 32 << 20
 """How far a streamed fragment runs ahead of its consumer."""
+
+_CLOSE_SECONDS = 5.0
 
 _query_numbers = itertools.count(1)
 
@@ -324,7 +334,20 @@ class Query:
             return QueryCancelled("the query was cancelled")
         if isinstance(error, duckdb.CatalogException) and self._unknown is not None:
             return self._unknown
-        return engine_error(error) if isinstance(error, duckdb.Error) else error
+        if not isinstance(error, duckdb.Error | pa.ArrowException | OSError):
+            return error
+        return self._misfit(str(error)) or engine_error(stream_error(error))
+
+    def _misfit(self, message: str) -> DataError | None:
+        """A value that did not fit its column's declared type, found while it was restored."""
+        told = re.search(r'(column "(.*?)" is declared .* but holds .*)', message)
+        if told is None:
+            return None
+        for run in self.runs:
+            for _, wire in run.fragment.columns:
+                if wire.decode is not None and f'column "{told[2]}" is declared' in wire.decode:
+                    return DataError(told[1], source=run.fragment.source)
+        return None
 
     def record_metrics(self) -> None:
         """Copies what the fetches measured into the fragments' runs."""
@@ -355,11 +378,25 @@ class Query:
         for prefetch in self._prefetches:
             prefetch.join(5)
         self.record_metrics()
-        try:
-            for table in self._spilled:
-                self.cursor.execute(f"DROP TABLE IF EXISTS {quote(table)}")
-        finally:
-            self.cursor.close()
+        self._when_free(self._drop_spilled)
+
+    def _drop_spilled(self) -> None:
+        for table in self._spilled:
+            self.cursor.execute(f"DROP TABLE IF EXISTS {quote(table)}")
+        self.cursor.close()
+
+    def _when_free(self, action: Callable[[], None]) -> None:
+        """Runs ``action`` on the cursor, which another thread may still be fetching from."""
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while True:
+            try:
+                action()
+                return
+            except duckdb.ResourceInUseException:
+                if time.monotonic() > deadline:
+                    return
+                self.cursor.interrupt()
+                time.sleep(0.02)
 
 
 class _CapabilitiesOf(Mapping[str, Capabilities]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import threading
@@ -264,6 +265,23 @@ def engine_error(error: BaseException, hint: str | None = None) -> Error:
         case duckdb.DataError():
             return DataError(message, hint=hint)
     return OperationalError(message, hint=hint)
+
+
+def stream_error(error: Exception) -> Exception:
+    """DuckDB's own exception behind what Arrow's stream made of it."""
+    message = str(error)
+    match = re.match(r"(?:Invalid Input Error: )?(\w[\w ]*? Error): (.*)", message, re.DOTALL)
+    kinds: dict[str, type[duckdb.Error]] = {
+        "Conversion Error": duckdb.ConversionException,
+        "Out of Range Error": duckdb.OutOfRangeException,
+        "INTERRUPT Error": duckdb.InterruptException,
+        "Interrupt Error": duckdb.InterruptException,
+        "IO Error": duckdb.IOException,
+        "Invalid Input Error": duckdb.InvalidInputException,
+    }
+    if match and match[1] in kinds:
+        return kinds[match[1]](message)
+    return duckdb.Error(message) if isinstance(error, pa.ArrowException | OSError) else error
 
 
 _UNITS = {"B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "BYTES": 1}

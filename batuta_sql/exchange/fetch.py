@@ -253,6 +253,9 @@ def gather_all(fetches: Sequence[Fetch], spill: Spill, memory: int) -> list[Gath
                 # A wait without limit could not be interrupted by Ctrl-C.
                 thread.join(0.1)
                 for fetch in fetches:
+                    if stop:
+                        # Again: a cancellation that comes before the statement has begun is lost.
+                        fetch.snapshot.cancel()
                     if (error := fetch.overdue()) is not None:
                         raise error
     except BaseException as interruption:

@@ -136,6 +136,8 @@ class SelectBinder:
                     if p is not None
                 )
             if star is None:
+                while isinstance(item, exp.Paren) and not isinstance(item.this, exp.Query):
+                    item = item.this
                 items.append(item)
             else:
                 items.extend(self._expand(star, parts))

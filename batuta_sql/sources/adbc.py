@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,9 @@ from batuta_sql.errors import (
     QueryCancelled,
 )
 from batuta_sql.sources.base import FragmentQuery
+
+_VALUE_WORDS = re.compile("out of range|division by zero|invalid input syntax|does not fit")
+"""What is said of a value in mid-stream, where the driver drops the SQLSTATE."""
 
 _CANCEL_SECONDS = 2.0
 _CLOSE_SECONDS = 5.0
@@ -193,6 +197,15 @@ class AdbcSnapshot:
             reader.cancel()
 
     def close(self) -> None:
+        self._cancelled = True
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while self._cursors and time.monotonic() < deadline:
+            # A statement is just being sent: it is cancelled as soon as it has begun.
+            with self._lock:
+                cursors = list(self._cursors)
+            for cursor in cursors:
+                cancel_bounded(cursor)
+            time.sleep(0.02)
         with self._lock:
             readers, self._readers = self._readers, []
         for reader in readers:
@@ -237,7 +250,8 @@ def driver_error(source: str, error: BaseException, clean: Callable[[str], str])
         if "statement timeout" in message:
             return OperationalError(message, source=source, hint="raise query_timeout")
         return QueryCancelled(message, source=source)
-    if name == "DataError" or state.startswith("22"):
+    about_a_value = isinstance(error, OSError) and _VALUE_WORDS.search(message)
+    if name == "DataError" or state.startswith("22") or about_a_value:
         return DataError(message, source=source)
     if state.startswith("42"):
         return ProgrammingError(message, source=source)

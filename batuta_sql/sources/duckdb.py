@@ -45,7 +45,7 @@ class DuckDBFile(EmbeddedSource):
         connection = super().engine
         literal = str(path).replace("'", "''")
         try:
-            connection.execute(f"ATTACH '{literal}' AS {_DATABASE} (READ_ONLY)")
+            connection.execute(f"ATTACH '{literal}' AS {_DATABASE} (TYPE duckdb, READ_ONLY)")
         except duckdb.Error as error:
             connection.close()
             hint = "close the program that has the file open for writing"

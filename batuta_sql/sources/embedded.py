@@ -7,7 +7,6 @@ becomes a relation, which each subclass says.
 from __future__ import annotations
 
 import abc
-import re
 import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -15,7 +14,7 @@ from functools import cached_property
 import duckdb
 import pyarrow as pa
 
-from batuta_sql.engines.duckdb import ISOLATION, engine_error, quote
+from batuta_sql.engines.duckdb import ISOLATION, engine_error, quote, stream_error
 from batuta_sql.errors import Error, OperationalError, QueryCancelled
 from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import DuckDBTranslator
@@ -188,7 +187,7 @@ class EmbeddedReader:
                 raise
             except Exception as error:
                 self._close()
-                raise self._source.error(_engine_words(error)) from None
+                raise self._source.error(stream_error(error)) from None
 
     def cancel(self) -> None:
         if self._open:
@@ -205,20 +204,3 @@ class EmbeddedReader:
             self._open = False
             self._reader.close()
             self._release()
-
-
-def _engine_words(error: Exception) -> Exception:
-    """DuckDB's own exception behind what Arrow's stream made of it."""
-    message = str(error)
-    match = re.match(r"(?:Invalid Input Error: )?(\w[\w ]*? Error): (.*)", message, re.DOTALL)
-    kinds: dict[str, type[duckdb.Error]] = {
-        "Conversion Error": duckdb.ConversionException,
-        "Out of Range Error": duckdb.OutOfRangeException,
-        "INTERRUPT Error": duckdb.InterruptException,
-        "Interrupt Error": duckdb.InterruptException,
-        "IO Error": duckdb.IOException,
-        "Invalid Input Error": duckdb.InvalidInputException,
-    }
-    if match and match[1] in kinds:
-        return kinds[match[1]](message)
-    return duckdb.Error(message) if isinstance(error, pa.ArrowException | OSError) else error

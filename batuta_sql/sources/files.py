@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +40,12 @@ _MOST_FOOTERS = 64
 
 @dataclass(frozen=True)
 class FileSet:
-    """The files of one table."""
+    """The files of one table; folders ``key=value`` are partitions only below ``root``."""
 
     name: str
     format: str
     paths: tuple[str, ...]
-    root: str | None = None
+    root: str
 
     @property
     def bytes(self) -> float:
@@ -118,16 +119,16 @@ class Files(EmbeddedSource):
 
         :raises OperationalError: where there are none, or of several formats.
         """
-        root = None
         if name in self._globs:
             pattern = str(self._globs[name])
+            root = _fixed_part(pattern)
             paths = sorted(glob.glob(pattern, recursive=True))
             if not paths and Path(pattern).is_file():
                 paths = [pattern]
         else:
             entry = self._entries()[name]
+            root = str(entry if entry.is_dir() else entry.parent)
             if entry.is_dir():
-                root = str(entry)
                 paths = sorted(
                     str(p)
                     for p in entry.rglob("*")
@@ -157,12 +158,13 @@ class Files(EmbeddedSource):
         hive = ", hive_partitioning = true" if _is_hive(files) else ", hive_partitioning = false"
         match files.format:
             case "parquet":
-                return f"read_parquet({paths}{several}{hive})"
+                return _without_outer_keys(files, f"read_parquet({paths}{several}{hive})")
             case "csv":
                 # A quoted empty field is an empty text; only an empty one without quotes is NULL.
-                return f"read_csv({paths}{several}{hive}, allow_quoted_nulls = false)"
+                reader = f"read_csv({paths}{several}{hive}, allow_quoted_nulls = false)"
+                return _without_outer_keys(files, reader)
             case "json":
-                return f"read_json({paths}{several}{hive})"
+                return _without_outer_keys(files, f"read_json({paths}{several}{hive})")
         registered = f"arrow:{files.name}"
         cursor.register(registered, ds.dataset(list(files.paths), format="ipc"))
         return quote(registered)
@@ -227,5 +229,26 @@ def path_literal(path: str) -> str:
 
 def _is_hive(files: FileSet) -> bool:
     """Whether every file lies below a folder called ``key=value``."""
-    start = len(files.root) if files.root else 0
-    return all("=" in str(Path(p[start:]).parent) for p in files.paths)
+    return all(_partition_keys(p[len(files.root) :]) for p in files.paths)
+
+
+def _partition_keys(path: str) -> list[str]:
+    """The keys of the folders ``key=value`` in a file's path."""
+    return [part.partition("=")[0] for part in Path(path).parent.parts if "=" in part]
+
+
+def _without_outer_keys(files: FileSet, reader: str) -> str:
+    """DuckDB takes ``key=value`` anywhere in a path for a partition, the folders above included."""
+    if not _is_hive(files):
+        return reader
+    inner = {k for p in files.paths for k in _partition_keys(p[len(files.root) :])}
+    outer = [k for k in _partition_keys(f"{files.root}/file") if k not in inner]
+    if not outer:
+        return reader
+    return f"(SELECT * EXCLUDE ({', '.join(quote(k) for k in dict.fromkeys(outer))}) FROM {reader})"
+
+
+def _fixed_part(pattern: str) -> str:
+    """The folder of a glob above its first wildcard."""
+    fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    return fixed.rpartition("/")[0]

@@ -10,6 +10,7 @@ import json
 import re
 import threading
 from collections.abc import Sequence
+from datetime import date
 from functools import cached_property
 from typing import Any
 
@@ -89,7 +90,7 @@ SELECT a.attname, a.attnotnull, format_type(a.atttypid, a.atttypmod),
        CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END,
        element.typname, co.collname, co.collisdeterministic, t.typtype::text,
        s.null_frac, s.n_distinct, s.avg_width,
-       format_type(t.typbasetype, t.typtypmod)
+       format_type(t.typbasetype, t.typtypmod), s.histogram_bounds::text
 FROM pg_attribute a
 JOIN pg_class r ON r.oid = a.attrelid
 JOIN pg_namespace n ON n.oid = r.relnamespace
@@ -186,10 +187,13 @@ class PostgreSQL:
             columns.append(column)
             if r[10] is not None:
                 distinct = float(r[11])
+                low, high = _bounds(r[14], column.type)
                 statistics[column.name] = ColumnStatistics(
                     distinct=distinct if distinct >= 0 else -distinct * (count or 0.0),
                     null_fraction=float(r[10]),
                     width=float(r[12]),
+                    minimum=low,
+                    maximum=high,
                 )
         keys = [
             tuple(k[1].split("\x1f")) for k in fetch_rows(connection, _KEYS.format(oid=oid)) if k[2]
@@ -439,6 +443,22 @@ def _array_delivery(element: str) -> tuple[str, str, bool, str | None]:
     refusal = "'an array of ' || array_ndims({}) || ' dimensions is not a list'"
     sql = f"CASE WHEN array_ndims({{}}) > 1 THEN CAST({refusal} AS {element}[]) ELSE {{}} END"
     return f"{_PLAIN[element]}[]", sql, False, None
+
+
+def _bounds(histogram: str | None, type_: str) -> tuple[object | None, object | None]:
+    """The ends of a histogram, ``{1,5,9}``: smallest and largest value of the last ANALYZE."""
+    if not histogram:
+        return None, None
+    values = histogram.strip("{}").split(",")
+    try:
+        match type_:
+            case "SMALLINT" | "INTEGER" | "BIGINT":
+                return int(values[0]), int(values[-1])
+            case "DATE":
+                return date.fromisoformat(values[0]), date.fromisoformat(values[-1])
+    except ValueError:
+        return None, None
+    return None, None
 
 
 def _scanned_bytes(plan: dict[str, Any]) -> float:
