@@ -46,6 +46,8 @@ from batuta_sql.sources.base import (
 _COMPARABLE = frozenset({"BIGINT", "DOUBLE", "VARCHAR"})
 _STORED_AS_INTEGER = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "BOOLEAN"})
 _SAMPLED_ROWS = 1000
+_REFUSED_BLOB = "json('a blob is no text')"
+"""Fails when it is evaluated: the driver would deliver a blob in a text column as text."""
 _STORAGE = {"integer": "BIGINT", "real": "DOUBLE", "text": "VARCHAR", "blob": "BLOB"}
 
 
@@ -214,8 +216,16 @@ class SQLiteSnapshot(AdbcSnapshot):
             for (n, _), t in zip(query.columns, types, strict=True)
         )
         sql = f"SELECT {first} UNION ALL SELECT * FROM ({query.sql})"
-        reader = super().read(FragmentQuery(sql, query.columns))
+        try:
+            reader = super().read(FragmentQuery(sql, query.columns))
+        except Error as error:
+            raise self._explained(error, query, types) from None
         return _CheckedReader(reader, query, types, self._misfit)
+
+    def _explained(self, error: Error, query: FragmentQuery, types: Sequence[str]) -> Error:
+        if _says_misfit(error):
+            return self._misfit(query, types)
+        return error
 
     def _misfit(self, query: FragmentQuery, types: Sequence[str]) -> Error:
         """Names the column and the value that do not fit the declared type."""
@@ -223,9 +233,10 @@ class SQLiteSnapshot(AdbcSnapshot):
             for (name, _), type_ in zip(query.columns, types, strict=True):
                 allowed = _allowed_storage(type_)
                 quoted = _identifier(name)
+                sql = query.sql.replace(_REFUSED_BLOB, "x'00'")
                 rows = fetch_rows(
                     connection,
-                    f"SELECT typeof({quoted}), quote({quoted}) FROM ({query.sql})"
+                    f"SELECT typeof({quoted}), quote({quoted}) FROM ({sql})"
                     f" WHERE typeof({quoted}) NOT IN ({allowed}, 'null') LIMIT 1",
                 )
                 if rows:
@@ -266,8 +277,8 @@ class _CheckedReader(AdbcReader):
     def __next__(self) -> pa.RecordBatch:
         try:
             batch = next(self._inner)
-        except OperationalError as error:
-            if "Type mismatch" in error.message:
+        except Error as error:
+            if _says_misfit(error):
                 raise self._misfit(self._query, self._types) from None
             raise
         if self._first:
@@ -315,6 +326,10 @@ def duckdb_type_of(declared: str) -> str | None:
 def _collation(sql: str | None, kind: str) -> Collation:
     """Binary unless the table's text mentions COLLATE: then the comparison says BINARY itself."""
     return "other" if kind == "view" or "COLLATE" in (sql or "").upper() else "binary"
+
+
+def _says_misfit(error: Error) -> bool:
+    return "Type mismatch" in error.message or "malformed JSON" in error.message
 
 
 def _arrow_type(type_: str) -> pa.DataType:
@@ -435,6 +450,10 @@ class SQLiteTranslator(PushTranslator):
                 raise NotPushable("a column whose type SQLite does not keep")
             case "STRING_LITERAL":
                 return WireColumn(value.sql, type="VARCHAR")
+            case "VARCHAR" if isinstance(value.sql, exp.Column):
+                name = value.sql.sql("sqlite")
+                guarded = f"CASE typeof({name}) WHEN 'blob' THEN {_REFUSED_BLOB} ELSE {name} END"
+                return WireColumn(exp.Var(this=guarded), type=type_)
             case "VARCHAR" | "BIGINT" | "DOUBLE" | "BLOB":
                 return WireColumn(value.sql, type=type_)
             case "BOOLEAN":
