@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from batuta_sql.dbapi import Connection, Cursor, apilevel, connect, paramstyle, threadsafety
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from batuta_sql.errors import (
     ConfigError,
     DatabaseError,
@@ -17,7 +19,6 @@ from batuta_sql.errors import (
     QueryCancelled,
     Warning,  # noqa: A004 - PEP 249's name
 )
-from batuta_sql.plan.cost import Estimate
 from batuta_sql.typecodes import (
     BINARY,
     DATETIME,
@@ -33,7 +34,37 @@ from batuta_sql.typecodes import (
     TimestampFromTicks,
 )
 
+if TYPE_CHECKING:
+    from batuta_sql.dbapi import Connection, Cursor, connect
+    from batuta_sql.plan.cost import Estimate
+
 __version__ = "0.1.0"
+
+apilevel = "2.0"
+threadsafety = 2
+paramstyle = "qmark"
+
+_LAZY = {
+    "Connection": "batuta_sql.dbapi",
+    "Cursor": "batuta_sql.dbapi",
+    "Estimate": "batuta_sql.plan.cost",
+    "connect": "batuta_sql.dbapi",
+}
+"""What needs DuckDB, Arrow and sqlglot, which take a while: imported when it is first used."""
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
+
 
 __all__ = [
     "BINARY",

@@ -28,10 +28,6 @@ from batuta_sql.statements import Outcome, run_statement
 if TYPE_CHECKING:
     from batuta_sql.config import Settings
 
-apilevel = "2.0"
-threadsafety = 2
-paramstyle = "qmark"
-
 _ARROW_BATCH_ROWS = 100_000
 
 

@@ -76,6 +76,9 @@ class Plan:
     def fragments(self) -> list[PlannedFragment]:
         """What is sent to the sources, the scans of the fallback included once they ran."""
         runs = self._query.runs
+        if self._query.expected and not any(r.rows is not None for r in runs):
+            foreseen = [FragmentRun(f) for f in self._query.expected]
+            return [PlannedFragment(self._query.session, r) for r in [*runs, *foreseen]]
         while len(self._fragments) < len(runs):
             self._fragments.append(PlannedFragment(self._query.session, runs[len(self._fragments)]))
         return list(self._fragments)
@@ -156,4 +159,5 @@ def fragment_estimate(session: Session, fragment: Fragment) -> Estimate:
 
 def estimate_of(query: Query) -> Estimate:
     """The estimate of a planned query."""
-    return total([fragment_estimate(query.session, r.fragment) for r in query.runs])
+    fragments = [r.fragment for r in query.runs] + query.expected
+    return total([fragment_estimate(query.session, f) for f in fragments])

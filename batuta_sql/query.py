@@ -100,6 +100,8 @@ class Query:
         self.stop = Stop()
         self.placed: Placed | None = None
         self.runs: list[FragmentRun] = []
+        self.expected: list[Fragment] = []
+        """The scans that a fallback will make, before they are made."""
         self.fetches: list[Fetch] = []
         self.planning_seconds = 0.0
         self._snapshots: dict[str, Snapshot] = {}
@@ -131,6 +133,7 @@ class Query:
         tree = self.statement.tree
         if tree is None:
             self._expose_tables_of_text()
+            self._expect_scans(list(self.names.tables.values()))
             return
         self.names.prefetch(tree)
         parameters = Parameters(self.parameters)
@@ -144,6 +147,17 @@ class Query:
         fallbacks = tuple(n for n in plan.walk() if isinstance(n, LocalScan) and n.reason)
         self.placed = place(plan, outputs, _CapabilitiesOf(self.session.sources), fallbacks)
         self.runs = [FragmentRun(f) for f in self.placed.fragments]
+        self._expect_scans([t for f in fallbacks for t in f.tables])
+
+    def _expect_scans(self, tables: Sequence[TableInfo]) -> None:
+        """Foresees the scans of a fallback, at the most: DuckDB will ask for fewer columns."""
+        distinct = {t.qualified_parts: t for t in tables}
+        for number, table in enumerate(distinct.values(), 1):
+            columns = tuple((f"c{i}", c) for i, c in enumerate(table.columns))
+            capabilities = self.session.sources[table.source].capabilities
+            self.expected.append(
+                scan_fragment(Scan(table, columns), (), f"scan{number}", capabilities)
+            )
 
     def _expose_tables_of_text(self, sql: str | None = None) -> None:
         """For a text that only DuckDB reads: its tables become readable under their own names."""

@@ -135,7 +135,10 @@ def _from_command(target: Any) -> str:
     return done.stdout.rstrip("\r\n")
 
 
-_URI_PASSWORD = re.compile(r"(?P<head>\w[\w+.-]*://[^:/?#@\s]*:)(?P<password>[^@\s]+)(?P<tail>@)")
+_URI_PASSWORD = re.compile(
+    # A password may hold an @ that should have been quoted: the last one before the path ends it.
+    r"(?P<head>\w[\w+.-]*://[^:/?#@\s]*:)(?P<password>(?:[^@\s]|@(?=[^\s/?]*@))+)(?P<tail>@)"
+)
 _KEY_PASSWORD = re.compile(
     r"(?P<head>\b(?:password|passwd|pwd|token|secret)\s*=\s*)(?P<password>'[^']*'|[^\s&;]+)",
     re.IGNORECASE,

@@ -211,6 +211,7 @@ class Prefetch:
 
 
 _GRACE_SECONDS = 1.0
+_END_SECONDS = 5.0
 
 Spill = Callable[[str, pa.RecordBatchReader], None]
 """Stores a stream as a table of the residual engine under the given name."""
@@ -233,6 +234,9 @@ def gather_all(fetches: Sequence[Fetch], spill: Spill, memory: int) -> list[Gath
     results: list[Gathered | None] = [None] * len(fetches)
     stop = fetches[0].stop
 
+    done = threading.Event()
+    left = threading.Semaphore(len(fetches) - 1)
+
     def run(index: int) -> None:
         try:
             results[index] = _gather(fetches[index], spill, memory)
@@ -240,30 +244,27 @@ def gather_all(fetches: Sequence[Fetch], spill: Spill, memory: int) -> list[Gath
             stop.set(fetches[index].error or error)
             for other in fetches:
                 other.snapshot.cancel()
+        finally:
+            if not left.acquire(blocking=False):
+                done.set()
 
-    threads = [
-        threading.Thread(target=run, args=(i,), name=f"batuta-fetch-{f.fragment.name}", daemon=True)
-        for i, f in enumerate(fetches)
-    ]
-    for thread in threads:
-        thread.start()
+    for index, fetch in enumerate(fetches):
+        name = f"batuta-fetch-{fetch.fragment.name}"
+        threading.Thread(target=run, args=(index,), name=name, daemon=True).start()
     try:
-        for thread in threads:
-            while thread.is_alive():
-                # A wait without limit could not be interrupted by Ctrl-C.
-                thread.join(0.1)
-                for fetch in fetches:
-                    if stop:
-                        # Again: a cancellation that comes before the statement has begun is lost.
-                        fetch.snapshot.cancel()
-                    if (error := fetch.overdue()) is not None:
-                        raise error
+        # A wait without limit could not be interrupted by Ctrl-C.
+        while not done.wait(0.1):
+            for fetch in fetches:
+                if stop:
+                    # Again: a cancellation that comes before the statement has begun is lost.
+                    fetch.snapshot.cancel()
+                if (error := fetch.overdue()) is not None:
+                    raise error
     except BaseException as interruption:
         stop.set(interruption)
         for fetch in fetches:
             fetch.snapshot.cancel()
-        for thread in threads:
-            thread.join(5)
+        done.wait(_END_SECONDS)
         raise
     if stop:
         raise stop.error or QueryCancelled("the query was cancelled")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
 from batuta_sql.errors import ProgrammingError
+from batuta_sql.frontend.aggregates import Aggregates
 from batuta_sql.frontend.expressions import ExpressionBinder, place
+from batuta_sql.frontend.grouping import Grouping
 from batuta_sql.frontend.scope import Bound, OutputColumn, Scope, Unmodelled
 from batuta_sql.plan.relational import (
-    Aggregate,
     Assignment,
     Distinct,
     Expr,
@@ -22,16 +21,11 @@ from batuta_sql.plan.relational import (
     Relation,
     Sort,
     Window,
-    bound_symbols,
     column,
-    free_symbols,
-    references,
 )
 
 if TYPE_CHECKING:
     from batuta_sql.frontend.binder import Binder
-
-_AGGREGATE_WRAPPERS = (exp.Filter, exp.WithinGroup, exp.IgnoreNulls, exp.RespectNulls)
 
 
 class SelectBinder:
@@ -42,6 +36,7 @@ class SelectBinder:
         self.select = select
         self.scope = scope
         self.names = binder.symbols
+        self.aggregates = Aggregates(binder.names.aggregate_names)
 
     def bind(self) -> Bound:
         from batuta_sql.frontend.binder import is_all
@@ -82,9 +77,9 @@ class SelectBinder:
         if (
             group is not None
             or having is not None
-            or any(self._aggregates_in(e) for e in everything)
+            or any(self.aggregates.within(e) for e in everything)
         ):
-            grouping = _Grouping(self, expressions)
+            grouping = Grouping(self, expressions)
             relation, rewrite = grouping.bind(relation, group, items, values, everything)
             values = [rewrite(v) for v in values]
             having = rewrite(having) if having is not None else None
@@ -190,7 +185,7 @@ class SelectBinder:
         return expressions.bind(clause.this) if clause is not None else None
 
     def _refuse_aggregates(self, node: Expr, clause: str) -> None:
-        for found in self._aggregates_in(node):
+        for found in self.aggregates.within(node):
             raise ProgrammingError(
                 f"{clause} cannot contain aggregates",
                 hint="filter groups with HAVING",
@@ -224,35 +219,6 @@ class SelectBinder:
                 if isinstance(item, exp.Alias) and item.alias.lower() == lower:
                     return index
         return expressions.bind(key)
-
-    def _aggregates_in_arguments(self, call: Expr) -> list[Expr]:
-        """Aggregates nested in the arguments of an aggregate call."""
-        while isinstance(call, _AGGREGATE_WRAPPERS):
-            call = call.this
-        return [a for child in call.iter_expressions() for a in self._aggregates_in(child)]
-
-    def aggregate_root(self, node: Expr) -> bool:
-        """Whether ``node`` is an aggregate call with all its wrappers (FILTER, WITHIN GROUP)."""
-        if isinstance(node, _AGGREGATE_WRAPPERS):
-            return self.aggregate_root(node.this)
-        if isinstance(node, exp.AggFunc):
-            return True
-        if isinstance(node, exp.Anonymous | exp.AnonymousAggFunc):
-            return node.name.lower() in self.binder.names.aggregate_names
-        return False
-
-    def _aggregates_in(self, node: Expr) -> list[Expr]:
-        """The aggregate calls of this block in ``node``, outermost first; windows do not count."""
-        if isinstance(node, exp.Window):
-            inner = [a for a in _window_inputs(node) for a in self._aggregates_in(a)]
-            return inner
-        if isinstance(node, exp.Query):
-            return []
-        if self.aggregate_root(node):
-            return [node]
-        return [a for child in node.iter_expressions() for a in self._aggregates_in(child)]
-
-    # --- windows -------------------------------------------------------------------------------
 
     def _windows(
         self, relation: Relation, expressions: list[Expr | None]
@@ -304,7 +270,7 @@ class SelectBinder:
                 merged.set(part, [expressions.bind(v) for v in value])
             elif value is not None:
                 merged.set(part, expressions.bind(value))
-        if expressions.pending or self._aggregates_in(merged):
+        if expressions.pending or self.aggregates.within(merged):
             raise Unmodelled("an aggregate or subquery in a named window")
         return merged
 
@@ -371,234 +337,7 @@ def _bound_column(symbol: str) -> exp.Column:
     return node
 
 
-class _Grouping:
-    """Binds GROUP BY and the aggregates of one block."""
-
-    def __init__(self, block: SelectBinder, expressions: ExpressionBinder) -> None:
-        self.block = block
-        self.expressions = expressions
-
-    def bind(
-        self,
-        relation: Relation,
-        group: exp.Group | None,
-        items: list[Expr],
-        values: list[Expr],
-        everything: list[Expr],
-    ) -> tuple[Relation, Callable[[Expr], Expr]]:
-        keys: list[Assignment] = []
-        known: dict[Expr, str] = {}
-
-        def add_key(value: Expr) -> int:
-            if value not in known:
-                symbol = self.block.names.fresh(value.name or "key")
-                known[value] = symbol
-                keys.append((symbol, value))
-            return [s for s, _ in keys].index(known[value])
-
-        sets = self._sets(group, items, values, add_key)
-        aggregates: list[Assignment] = []
-        key_count = len(known)
-        calls: dict[Expr, str] = {}
-        for expression in everything:
-            for call in self.block._aggregates_in(expression):
-                if call not in calls:
-                    if self.block._aggregates_in_arguments(call):
-                        raise ProgrammingError(
-                            "an aggregate cannot contain another", sql=self.block.binder.sql
-                        )
-                    symbol = self.block.names.fresh(_call_name(call))
-                    calls[call] = symbol
-                    aggregates.append((symbol, _with_null_order(call)))
-        below = self.expressions.attach(
-            relation, *(e for _, e in keys), *(e for _, e in aggregates)
-        )
-        plan = Aggregate(below, tuple(keys), tuple(aggregates), sets)
-        assert key_count == len(keys)
-        inner = bound_symbols(below)
-
-        def rewrite(expression: Expr) -> Expr:
-            result = self._rewrite(expression, known, calls)
-            self._rewrite_pending(result, known, calls, inner)
-            left = (references(result) & inner) - {s for s, _ in keys + aggregates}
-            if left:
-                raise Unmodelled("a column that is neither grouped nor aggregated")
-            return result
-
-        return plan, rewrite
-
-    def _rewrite(self, expression: Expr, keys: dict[Expr, str], calls: dict[Expr, str]) -> Expr:
-        def visit(node: Expr) -> Expr:
-            if node in keys:
-                return column(keys[node])
-            if node in calls and not _is_window_call(node):
-                return column(calls[node])
-            return node
-
-        if expression in keys:
-            return column(keys[expression])
-        return expression.copy().transform(visit, copy=False)
-
-    def _rewrite_pending(
-        self,
-        expression: Expr,
-        keys: dict[Expr, str],
-        calls: dict[Expr, str],
-        inner: frozenset[str],
-    ) -> None:
-        """Subqueries above the Aggregate may read its keys, not the columns below it."""
-        for symbol in references(expression) & self.expressions.pending.keys():
-            apply = self.expressions.pending[symbol]
-            operands = tuple(self._rewrite(o, keys, calls) for o in apply.operands)
-            outer = free_symbols(apply.subquery) & inner
-            subquery = apply.subquery
-            if outer:
-                mapping = {k.name: s for k, s in keys.items() if isinstance(k, exp.Column)}
-                if not outer <= mapping.keys():
-                    raise Unmodelled("a subquery that reads a column which is not grouped")
-                subquery = _renamed_free(subquery, {o: mapping[o] for o in outer})
-            updated = replace(apply, operands=operands, subquery=subquery)
-            self.expressions.pending[symbol] = updated
-            for operand in operands:
-                if (references(operand) & inner) - set(keys.values()) - set(calls.values()):
-                    raise Unmodelled("a column that is neither grouped nor aggregated")
-
-    def _sets(
-        self,
-        group: exp.Group | None,
-        items: list[Expr],
-        values: list[Expr],
-        add_key: Callable[[Expr], int],
-    ) -> tuple[tuple[int, ...], ...] | None:
-        if group is None:
-            return None
-        if group.args.get("all"):
-            for value in values:
-                if not self.block._aggregates_in(value) and not value.find(exp.Window):
-                    add_key(value)
-            return None
-        alternatives: list[list[tuple[int, ...]]] = []
-        special = False
-        parts = list(group.expressions)
-        for name in ("rollup", "cube", "grouping_sets"):
-            extra = group.args.get(name)
-            if extra:
-                parts.extend(extra if isinstance(extra, list) else [extra])
-        for part in parts:
-            match part:
-                case exp.Rollup():
-                    special = True
-                    columns = [self._key_set(e, items, values, add_key) for e in part.expressions]
-                    alternatives.append([sum(columns[:n], ()) for n in range(len(columns), -1, -1)])
-                case exp.Cube():
-                    special = True
-                    columns = [self._key_set(e, items, values, add_key) for e in part.expressions]
-                    alternatives.append(
-                        [
-                            sum((c for i, c in enumerate(columns) if mask >> i & 1), ())
-                            for mask in range(2 ** len(columns) - 1, -1, -1)
-                        ]
-                    )
-                case exp.GroupingSets():
-                    special = True
-                    if part.find(exp.Rollup, exp.Cube) or any(
-                        isinstance(e, exp.GroupingSets) for e in part.expressions
-                    ):
-                        raise Unmodelled("nested grouping sets")
-                    alternatives.append(
-                        [self._key_set(e, items, values, add_key) for e in part.expressions]
-                    )
-                case _:
-                    alternatives.append([self._key_set(part, items, values, add_key)])
-        if not special:
-            return None
-        sets: list[tuple[int, ...]] = [()]
-        for choice in alternatives:
-            sets = [tuple(dict.fromkeys(a + b)) for a in sets for b in choice]
-        return tuple(sets)
-
-    def _key_set(
-        self, part: Expr, items: list[Expr], values: list[Expr], add_key: Callable[[Expr], int]
-    ) -> tuple[int, ...]:
-        if isinstance(part, exp.Paren):
-            part = part.this
-        if isinstance(part, exp.Tuple):
-            return tuple(add_key(self._key(e, items, values)) for e in part.expressions)
-        return (add_key(self._key(part, items, values)),)
-
-    def _key(self, node: Expr, items: list[Expr], values: list[Expr]) -> Expr:
-        if isinstance(node, exp.Literal) and node.is_int:
-            position = int(node.name)
-            if not 1 <= position <= len(values):
-                raise ProgrammingError(
-                    f"GROUP BY position {position} is not in the select list",
-                    sql=self.block.binder.sql,
-                )
-            value = values[position - 1]
-        else:
-            value = self.expressions.bind(node)
-            if isinstance(value, exp.Paren) and isinstance(node, exp.Column):
-                value = value.this
-        if self.block._aggregates_in(value):
-            raise ProgrammingError("GROUP BY cannot contain aggregates", sql=self.block.binder.sql)
-        return value
-
-
-def _window_inputs(window: exp.Window) -> list[Expr]:
-    """What a window function reads: its arguments, partition and order, not the call itself."""
-    call = window.this
-    while isinstance(call, _AGGREGATE_WRAPPERS):
-        call = call.this
-    parts: list[Expr] = list(call.iter_expressions())
-    parts.extend(window.args.get("partition_by") or ())
-    if window.args.get("order") is not None:
-        parts.append(window.args["order"])
-    node = window.this
-    while isinstance(node, _AGGREGATE_WRAPPERS):
-        if isinstance(node.args.get("expression"), exp.Expr):
-            parts.append(node.args["expression"])
-        node = node.this
-    return parts
-
-
-def _is_window_call(node: Expr) -> bool:
-    """Whether ``node`` is the function of a window, not an aggregate of the block."""
-    parent = node.parent
-    while isinstance(parent, _AGGREGATE_WRAPPERS) and parent.this is node:
-        node, parent = parent, parent.parent
-    return isinstance(parent, exp.Window) and parent.this is node
-
-
-def _call_name(call: Expr) -> str:
-    while isinstance(call, _AGGREGATE_WRAPPERS):
-        call = call.this
-    return call.key if not isinstance(call, exp.Anonymous) else call.name
-
-
-def _with_null_order(call: Expr) -> Expr:
-    call = call.copy()
-    for key in call.find_all(exp.Ordered):
-        if key.args.get("nulls_first") is None:
-            key.set("nulls_first", False)
-    return call
-
-
 def _tuple_items(node: Expr) -> list[Expr]:
     if isinstance(node, exp.Tuple):
         return list(node.expressions)
     return [node.this] if isinstance(node, exp.Paren) else [node]
-
-
-def _renamed_free(relation: Relation, mapping: dict[str, str]) -> Relation:
-    """``relation`` with correlated symbols renamed."""
-    from batuta_sql.plan.relational import substitute
-    from batuta_sql.plan.rewrite import map_expressions
-
-    def rename(e: Expr) -> Expr:
-        return substitute(e, lambda s: column(mapping[s]) if s in mapping else None)
-
-    def visit(node: Relation) -> Relation:
-        node = node.with_inputs(*(visit(i) for i in node.inputs))
-        return map_expressions(node, rename)
-
-    return visit(relation)

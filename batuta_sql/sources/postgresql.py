@@ -210,7 +210,7 @@ class PostgreSQL:
         )
 
     def estimate(self, query: FragmentQuery) -> SourceEstimate:
-        rows = self._rows(f"EXPLAIN (FORMAT JSON) {query.sql}")
+        rows = self._rows(f"EXPLAIN (FORMAT JSON) {query.sql}", copy=False)
         plan = json.loads(rows[0][0])[0]["Plan"]
         return SourceEstimate(
             rows=float(plan["Plan Rows"]),
@@ -280,12 +280,12 @@ class PostgreSQL:
         else:
             quietly(connection.close)
 
-    def _rows(self, sql: str) -> list[tuple[Any, ...]]:
+    def _rows(self, sql: str, *, copy: bool = True) -> list[tuple[Any, ...]]:
         connection = self._take()
         fit = False
         try:
             with translated(self._error):
-                rows = fetch_rows(connection, sql)
+                rows = fetch_rows(connection, sql) if copy else _rows_without_copy(connection, sql)
             fit = True
             return rows
         finally:
@@ -361,6 +361,17 @@ def execute(connection: Any, sql: str) -> None:
     cursor = connection.cursor()
     try:
         cursor.execute(sql)
+    finally:
+        quietly(cursor.close)
+
+
+def _rows_without_copy(connection: Any, sql: str) -> list[tuple[Any, ...]]:
+    """The rows of a statement that COPY does not take, such as EXPLAIN."""
+    cursor = connection.cursor()
+    try:
+        cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
+        cursor.execute(sql)
+        return list(cursor.fetchall())
     finally:
         quietly(cursor.close)
 

@@ -89,9 +89,7 @@ class Run:
 
 
 @pytest.fixture(scope="session")
-def bench(
-    postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Bench]:
+def bench(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("capability")
     edges.fill_sqlite(folder / "edge.sqlite")
     edges.fill_duckdb(folder / "edge.duckdb")

@@ -137,7 +137,9 @@ COLUMNS = (
     ),
     Column("t", 'text COLLATE "C"', ("TEXT", "VARCHAR"), "VARCHAR", _TEXTS),
     Column("u", "text", ("VARCHAR(20)", "VARCHAR"), "VARCHAR", _TEXTS[::-1]),
-    Column("ling", 'text COLLATE "en-x-icu"', ("TEXT COLLATE NOCASE", "VARCHAR"), "VARCHAR", _TEXTS),
+    Column(
+        "ling", 'text COLLATE "en-x-icu"', ("TEXT COLLATE NOCASE", "VARCHAR"), "VARCHAR", _TEXTS
+    ),
     Column("blind", "text COLLATE blind", ("TEXT COLLATE RTRIM", "VARCHAR"), "VARCHAR", _TEXTS),
     Column(
         "ch", "char(5)", ("CHAR(5)", "VARCHAR"), "VARCHAR", (None, "", "a", "ab", "A", "é", "abcde")

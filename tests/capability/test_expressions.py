@@ -120,9 +120,7 @@ def test_comparison_of_every_pair(bench: Bench, source: str, pair: str, where: s
 
 @pytest.mark.parametrize("source", KINDS)
 @pytest.mark.parametrize("pair", EQUALITY_ONLY)
-def test_types_that_have_equality_but_no_common_order(
-    bench: Bench, source: str, pair: str
-) -> None:
+def test_types_that_have_equality_but_no_common_order(bench: Bench, source: str, pair: str) -> None:
     left, right = pair.split()
     for operator in OPERATORS:
         case = Case(frozenset(), f"a.{left} {operator} b.{right}", "", False)

@@ -106,7 +106,11 @@ ORDERS: tuple[Query, ...] = tuple(
     ("SELECT id FROM {}.edge ORDER BY t || 'x', id LIMIT 3", r"LIMIT 3", "pg"),
     ("SELECT id FROM {}.edge ORDER BY few * few DESC, id LIMIT 3", r"LIMIT 3", "pg"),
     ("SELECT count(*) AS n FROM (SELECT * FROM {}.edge LIMIT 3)", r"LIMIT 3", "pg lite"),
-    ("SELECT few, count(*) AS n FROM {}.edge GROUP BY few ORDER BY n, few LIMIT 2", r"LIMIT 2", "pg lite"),
+    (
+        "SELECT few, count(*) AS n FROM {}.edge GROUP BY few ORDER BY n, few LIMIT 2",
+        r"LIMIT 2",
+        "pg lite",
+    ),
     ("SELECT id FROM {}.edge ORDER BY id LIMIT 10%", r"LIMIT", ""),
 )
 
@@ -121,10 +125,18 @@ JOINS: tuple[Query, ...] = (
     (f"SELECT a.id, b.id AS j FROM {_TWO} ON a.dec = b.few", " JOIN ", "pg"),
     (f"SELECT a.id, b.id AS j FROM {_TWO} ON a.d = b.d", " JOIN ", "pg lite"),
     (f"SELECT a.id, b.id AS j FROM {_TWO} ON a.day = b.day AND a.id < b.id", " JOIN ", "pg"),
-    (f"SELECT a.id, b.id AS j FROM {_TWO} ON a.i IS NOT DISTINCT FROM b.small", " JOIN ", "pg lite"),
+    (
+        f"SELECT a.id, b.id AS j FROM {_TWO} ON a.i IS NOT DISTINCT FROM b.small",
+        " JOIN ",
+        "pg lite",
+    ),
     (f"SELECT a.id, b.id AS j FROM {_TWO} USING (few)", " JOIN ", "pg lite"),
     (f"SELECT a.id, b.id AS j FROM {_TWO} ON a.few < b.few", " JOIN ", "pg lite"),
-    ("SELECT a.id, b.id AS j FROM {}.edge a LEFT JOIN {}.edge b ON a.i = b.small", "LEFT JOIN", "pg lite"),
+    (
+        "SELECT a.id, b.id AS j FROM {}.edge a LEFT JOIN {}.edge b ON a.i = b.small",
+        "LEFT JOIN",
+        "pg lite",
+    ),
     (
         "SELECT a.id, b.id AS j FROM {}.edge a LEFT JOIN {}.edge b ON a.i = b.small AND b.few > 1",
         "LEFT JOIN",
@@ -140,8 +152,16 @@ JOINS: tuple[Query, ...] = (
         "LEFT JOIN",
         "pg lite",
     ),
-    ("SELECT a.id, b.id AS j FROM {}.edge a RIGHT JOIN {}.edge b ON a.i = b.small", "RIGHT JOIN", "pg"),
-    ("SELECT a.id, b.id AS j FROM {}.edge a FULL JOIN {}.edge b ON a.i = b.small", "FULL JOIN", "pg"),
+    (
+        "SELECT a.id, b.id AS j FROM {}.edge a RIGHT JOIN {}.edge b ON a.i = b.small",
+        "RIGHT JOIN",
+        "pg",
+    ),
+    (
+        "SELECT a.id, b.id AS j FROM {}.edge a FULL JOIN {}.edge b ON a.i = b.small",
+        "FULL JOIN",
+        "pg",
+    ),
     (
         "SELECT a.id, b.id AS j FROM {}.edge a FULL JOIN {}.edge b ON a.i = b.small AND a.few = 1",
         "FULL JOIN",
@@ -171,8 +191,16 @@ SUBQUERIES: tuple[Query, ...] = (
         "NOT EXISTS",
         "pg lite",
     ),
-    ("SELECT id FROM {}.edge WHERE t IN (SELECT u FROM {}.edge WHERE few > 1)", r"EXISTS|IN \(SELECT", "pg lite"),
-    ("SELECT id FROM {}.edge WHERE blind IN (SELECT t FROM {}.words)", r"EXISTS|IN \(SELECT", "pg lite"),
+    (
+        "SELECT id FROM {}.edge WHERE t IN (SELECT u FROM {}.edge WHERE few > 1)",
+        r"EXISTS|IN \(SELECT",
+        "pg lite",
+    ),
+    (
+        "SELECT id FROM {}.edge WHERE blind IN (SELECT t FROM {}.words)",
+        r"EXISTS|IN \(SELECT",
+        "pg lite",
+    ),
     ("SELECT id FROM {}.edge WHERE i NOT IN (SELECT few FROM {}.words)", r"IN \(SELECT", "pg lite"),
     (
         "SELECT id FROM {}.edge WHERE i NOT IN (SELECT few FROM {}.words WHERE few IS NOT NULL)",
@@ -192,9 +220,21 @@ SUBQUERIES: tuple[Query, ...] = (
         r"MAX\(",
         "pg lite",
     ),
-    ("SELECT id FROM {}.edge WHERE i >= ALL (SELECT few FROM {}.words WHERE few > 0)", r"ALL ?\(", "pg"),
-    ("SELECT id FROM {}.edge WHERE i = ANY (SELECT few FROM {}.words)", r"ANY ?\(|IN \(|EXISTS", "pg lite"),
-    ("WITH w AS (SELECT few, count(*) AS n FROM {}.edge GROUP BY few) SELECT * FROM w", "GROUP BY", "pg lite"),
+    (
+        "SELECT id FROM {}.edge WHERE i >= ALL (SELECT few FROM {}.words WHERE few > 0)",
+        r"ALL ?\(",
+        "pg",
+    ),
+    (
+        "SELECT id FROM {}.edge WHERE i = ANY (SELECT few FROM {}.words)",
+        r"ANY ?\(|IN \(|EXISTS",
+        "pg lite",
+    ),
+    (
+        "WITH w AS (SELECT few, count(*) AS n FROM {}.edge GROUP BY few) SELECT * FROM w",
+        "GROUP BY",
+        "pg lite",
+    ),
     (
         "WITH w AS (SELECT few, count(*) AS n FROM {}.edge GROUP BY few)"
         " SELECT a.few, b.n FROM w a JOIN w b ON a.n = b.n",
@@ -220,7 +260,11 @@ SETS: tuple[Query, ...] = tuple(
         ("small", "dec", ""),
     )
 ) + (
-    ("SELECT id, t FROM {}.words UNION ALL SELECT id, u FROM {}.edge ORDER BY 1, 2 LIMIT 4", "UNION", "pg"),
+    (
+        "SELECT id, t FROM {}.words UNION ALL SELECT id, u FROM {}.edge ORDER BY 1, 2 LIMIT 4",
+        "UNION",
+        "pg",
+    ),
 )
 
 

@@ -9,7 +9,7 @@ SELECT dept, sum(sal) AS s FROM pg.ex.emp GROUP BY dept HAVING s > 60 ORDER BY s
 SELECT id AS x, x + 1 AS y FROM pg.ex.emp WHERE y > 3 ORDER BY y
 SELECT dept, count(*) FROM pg.ex.emp GROUP BY GROUPING SETS ((dept), ()) ORDER BY ALL
 SELECT dept, name, sum(sal) FROM pg.ex.emp GROUP BY CUBE (dept, name) ORDER BY ALL
-SELECT max(hired) FILTER (dept = 10), arg_max(name, sal), mode(dept), approx_count_distinct(dept) FROM pg.ex.emp
+SELECT max(hired) FILTER (dept = 10), arg_max(name, sal), mode(dept % 10), approx_count_distinct(dept) FROM pg.ex.emp
 SELECT quantile_cont(sal, 0.5), median(sal), stddev(sal::double), string_agg(name, ',' ORDER BY id) FROM pg.ex.emp
 SELECT first_value(name) OVER w, lag(sal, 1, 0) OVER w FROM pg.ex.emp WINDOW w AS (PARTITION BY dept ORDER BY id) ORDER BY ALL
 SELECT ntile(2) OVER (ORDER BY id), percent_rank() OVER (ORDER BY sal NULLS FIRST) FROM pg.ex.emp ORDER BY ALL

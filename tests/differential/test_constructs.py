@@ -59,11 +59,13 @@ def sides(postgres: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
     truth.execute(DEPARTMENTS)
     truth.execute(f"COPY lake.main.dep TO '{folder}/dep.parquet'")
     with postgres.database() as uri:
-        with adbc_driver_postgresql.dbapi.connect(uri, autocommit=True) as server:
-            with server.cursor() as cursor:
-                cursor.execute("CREATE SCHEMA ex")
-                for statement in EMPLOYEES.format(schema="ex").split(";"):
-                    cursor.execute(statement)
+        with (
+            adbc_driver_postgresql.dbapi.connect(uri, autocommit=True) as server,
+            server.cursor() as cursor,
+        ):
+            cursor.execute("CREATE SCHEMA ex")
+            for statement in EMPLOYEES.format(schema="ex").split(";"):
+                cursor.execute(statement)
         connection = batuta_sql.connect(
             {
                 "sources": {

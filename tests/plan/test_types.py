@@ -90,11 +90,7 @@ def test_a_union_has_the_wider_type(engine: duckdb.DuckDBPyConnection) -> None:
         st.from_regex(r"[0-9]{1,45}", fullmatch=True),
         st.from_regex(r"[0-9]{0,40}\.[0-9]{0,40}", fullmatch=True),
         st.sampled_from(
-            [
-                str(2**bits + step)
-                for bits in (7, 15, 31, 63, 127, 128)
-                for step in (-1, 0, 1)
-            ]
+            [str(2**bits + step) for bits in (7, 15, 31, 63, 127, 128) for step in (-1, 0, 1)]
         ),
         st.sampled_from(["1e5", "0", "00", "1.", ".5", ".", "0.0", "1_000", "007", "-1", ""]),
     )
@@ -115,7 +111,12 @@ def test_plain_literals_are_known() -> None:
     st.one_of(
         st.integers(-(2**127) - 2, 2**127 + 2),
         st.sampled_from(
-            [sign * 2**bits + step for bits in (7, 15, 31, 63) for sign in (1, -1) for step in (-1, 0, 1)]
+            [
+                sign * 2**bits + step
+                for bits in (7, 15, 31, 63)
+                for sign in (1, -1)
+                for step in (-1, 0, 1)
+            ]
         ),
     ),
 )

@@ -1,0 +1,1 @@
+"""Measures Batuta; ``python -m benchmarks`` writes ``docs/performance.md``."""

@@ -1,0 +1,99 @@
+"""The commands that show plans, the virtual catalog and the state of things."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.cli.conftest import Command
+
+JOIN = "SELECT count(*) FROM pub.beer b JOIN delta.visits v ON v.beer = b.id"
+
+
+def loaded(done: subprocess.CompletedProcess[bytes]) -> Any:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_explain(batuta: Command) -> None:
+    assert "Exchange pub" in batuta("explain", JOIN).stdout.decode()
+    plan = loaded(batuta("explain", JOIN, "--json"))
+    assert {f["source"] for f in plan["fragments"]} == {"pub", "delta"}
+    assert plan["residual"].startswith("SELECT")
+
+
+def test_estimate(batuta: Command) -> None:
+    # SQLite tells nothing: unknown, never 0.
+    assert "rows delivered: unknown" in batuta("estimate", JOIN).stdout.decode()
+    found = loaded(batuta("estimate", "SELECT * FROM lake.shares", "--json"))
+    assert found["rows"] == 2
+    assert found["usd"] is None
+    assert len(found["fragments"]) == 1
+
+
+def test_tree(batuta: Command) -> None:
+    text = batuta("tree").stdout.decode()
+    assert "duck\n  main\n    numbers\n" in text
+    (duck,) = loaded(batuta("tree", "duck", "--json"))
+    assert duck["tables"] == [
+        {"name": "duck.main.numbers", "path": ["main", "numbers"], "kind": "table"}
+    ]
+    wrong = batuta("tree", "dukc")
+    assert wrong.returncode == 1
+    assert "duck" in wrong.stderr.decode()
+
+
+def test_describe(batuta: Command) -> None:
+    assert "DECIMAL(6,2)" in batuta("describe", "pub.beer").stdout.decode()
+    columns = loaded(batuta("describe", "pub.beer", "--json"))
+    assert [c["column_name"] for c in columns] == ["id", "name", "price", "since"]
+
+
+def test_search(batuta: Command) -> None:
+    found = loaded(batuta("search", "BEER", "--json"))
+    assert {(f["table"], f["column"]) for f in found} == {
+        ("pub.beer", None),
+        ("delta.visits", "beer"),
+    }
+    assert "no table or column" in batuta("search", "zebra").stdout.decode()
+
+
+def test_doctor(batuta: Command, config: Path) -> None:
+    text = batuta("doctor").stdout.decode()
+    assert str(config) in text
+    assert "pub (sqlite, local): 1 table" in text
+    state = loaded(batuta("doctor", "--json"))
+    assert state["packages"]["duckdb"]
+    assert [s["tables"] for s in state["sources"]] == [1, 1, 1, 1]
+
+
+def test_a_source_that_does_not_answer_is_shown_and_is_an_error(
+    batuta: Command, tmp_path: Path, config: Path
+) -> None:
+    broken = tmp_path / "batuta.toml"
+    gone = f'\n[sources.gone]\nkind = "sqlite"\npath = "{tmp_path}/gone.sqlite"\n'
+    broken.write_text(config.read_text() + gone)
+    for command in (["tree"], ["search", "beer"], ["doctor"]):
+        done = batuta(*command, config=broken)
+        assert done.returncode == 1
+        assert "beer" in done.stdout.decode() or command == ["doctor"]
+        assert "there is no file" in (done.stdout + done.stderr).decode()
+
+
+def test_help_and_version(batuta: Command) -> None:
+    assert "doctor" in batuta("--help").stdout.decode()
+    assert "--max-cost" in batuta("query", "--help").stdout.decode()
+    assert batuta("--version").stdout.startswith(b"batuta-sql ")
+
+
+def test_help_does_not_wait_for_drivers() -> None:
+    code = (
+        "import sys; from batuta_sql.cli import main; main(['--help'])\n"
+        "late = {'deltalake', 'adbc_driver_postgresql', 'pandas', 'polars'} & set(sys.modules)\n"
+        "assert not late, late"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr

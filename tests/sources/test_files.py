@@ -1,0 +1,189 @@
+"""Folders of files: formats, partitions, globs, unions of schemas."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+import batuta_sql
+from tests.sources.conftest import rows_of, types_of
+
+Opened = Callable[..., Any]
+
+
+def write(path: Path, sql: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    duckdb.sql(sql).write_parquet(str(path))
+
+
+def test_every_format_is_a_table_named_by_its_stem(tmp_path: Path, opened: Opened) -> None:
+    write(tmp_path / "p.parquet", "SELECT 1 AS id, 'a' AS t")
+    (tmp_path / "c.csv").write_text("id,t\n1,a\n")
+    (tmp_path / "tabs.tsv").write_text("id\tt\n1\ta\n")
+    (tmp_path / "packed.csv.gz").write_bytes(gzip.compress(b"id,t\n1,a\n"))
+    (tmp_path / "j.jsonl").write_text('{"id": 1, "t": "a"}\n')
+    (tmp_path / "n.ndjson").write_text('{"id": 1, "t": "a"}\n')
+    (tmp_path / "notes.txt").write_text("no table")
+    (tmp_path / ".hidden.csv").write_text("id,t\n1,a\n")
+    table = pa.table({"id": [1], "t": ["a"]})
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    connection = opened(kind="files", path=str(tmp_path))
+    shown = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}
+    for name in ("p", "c", "tabs", "packed", "j", "n", "a"):
+        assert rows_of(connection, f"SELECT id, t FROM s.{name}") == [(1, "a")], name
+    assert shown == {f"s.{name}" for name in ("p", "c", "tabs", "packed", "j", "n", "a")}
+
+
+def test_a_folder_is_one_table_with_the_union_of_its_columns(
+    tmp_path: Path, opened: Opened
+) -> None:
+    write(tmp_path / "t" / "1.parquet", "SELECT 1 AS id, 'old' AS name")
+    write(tmp_path / "t" / "2.parquet", "SELECT 'new' AS name, 2::BIGINT AS id, 9.5 AS price")
+    connection = opened(kind="files", path=str(tmp_path))
+    found = rows_of(connection, "SELECT id, name, price::DOUBLE AS price FROM s.t")
+    assert found == [(1, "old", None), (2, "new", 9.5)]
+    assert types_of(connection, "s.t")["id"] == "BIGINT"
+
+
+def test_a_new_file_is_seen_at_once(tmp_path: Path, opened: Opened) -> None:
+    write(tmp_path / "t" / "1.parquet", "SELECT 1 AS id")
+    connection = opened(kind="files", path=str(tmp_path))
+    assert rows_of(connection, "SELECT id FROM s.t") == [(1,)]
+    write(tmp_path / "t" / "2.parquet", "SELECT 2 AS id, true AS extra")
+    assert rows_of(connection, "SELECT id, extra FROM s.t") == [(1, None), (2, True)]
+
+
+def test_hive_partitions_are_columns_and_prune(tmp_path: Path, opened: Opened) -> None:
+    for year in (2023, 2024):
+        for city in ("Oslo", "São Paulo"):
+            write(
+                tmp_path / "t" / f"year={year}" / f"city={city}" / "0.parquet",
+                f"SELECT {year}0 + range AS id FROM range(3)",
+            )
+    connection = opened(kind="files", path=str(tmp_path))
+    assert rows_of(connection, "SELECT count(*) AS n FROM s.t") == [(12,)]
+    found = rows_of(connection, "SELECT DISTINCT year, city FROM s.t WHERE year = 2024")
+    assert found == [(2024, "Oslo"), (2024, "São Paulo")]
+    # What is pruned is not even opened.
+    (tmp_path / "t" / "year=2023" / "city=Oslo" / "0.parquet").write_bytes(b"PAR1 broken PAR1")
+    with pytest.raises(batuta_sql.Error):
+        rows_of(connection, "SELECT sum(id) AS n FROM s.t")
+
+
+def test_an_equals_sign_in_the_path_above_is_no_partition(tmp_path: Path, opened: Opened) -> None:
+    write(tmp_path / "env=prod" / "t" / "0.parquet", "SELECT 1 AS id")
+    write(tmp_path / "env=prod" / "u.parquet", "SELECT 2 AS id")
+    write(tmp_path / "env=prod" / "h" / "year=2024" / "0.parquet", "SELECT 3 AS id")
+    connection = opened(kind="files", path=str(tmp_path / "env=prod"))
+    assert rows_of(connection, "SELECT * FROM s.h") == [(3, 2024)]
+    globbed = opened(kind="files", tables={"g": str(tmp_path / "env=prod" / "h" / "*" / "*")})
+    assert rows_of(globbed, "SELECT * FROM s.g") == [(3, 2024)]
+    for table, value in (("t", 1), ("u", 2)):
+        assert types_of(connection, f"s.{table}") == {"id": "INTEGER"}
+        assert rows_of(connection, f"SELECT * FROM s.{table}") == [(value,)]
+
+
+def test_a_glob_is_a_table(tmp_path: Path, opened: Opened) -> None:
+    write(tmp_path / "a" / "x1.parquet", "SELECT 1 AS id")
+    write(tmp_path / "b" / "x2.parquet", "SELECT 2 AS id")
+    write(tmp_path / "b" / "y.parquet", "SELECT 3 AS id")
+    connection = opened(
+        kind="files",
+        tables={
+            "xs": str(tmp_path / "*" / "x*.parquet"),
+            "all": str(tmp_path / "**" / "*.parquet"),
+        },
+    )
+    assert rows_of(connection, "SELECT id FROM s.xs") == [(1,), (2,)]
+    assert rows_of(connection, 'SELECT id FROM s."all"') == [(1,), (2,), (3,)]
+
+
+def test_names_that_look_like_globs_are_names(tmp_path: Path, opened: Opened) -> None:
+    write(tmp_path / "a[1].parquet", "SELECT 1 AS id")
+    write(tmp_path / "a1.parquet", "SELECT 2 AS id")
+    write(tmp_path / "it's 100% ?.parquet", "SELECT 3 AS id")
+    connection = opened(kind="files", path=str(tmp_path))
+    assert rows_of(connection, 'SELECT id FROM s."a[1]"') == [(1,)]
+    assert rows_of(connection, "SELECT id FROM s.a1") == [(2,)]
+    assert rows_of(connection, 'SELECT id FROM s."it\'s 100% ?"') == [(3,)]
+
+
+def test_csv_with_all_its_quoting(tmp_path: Path, opened: Opened) -> None:
+    (tmp_path / "t.csv").write_text(
+        'id,text,amount\n1,"two\nlines",1.50\n2,"a ""quoted"" word",\n3,"",-2.25\n4,,0\n5,"a,b",1\n'
+    )
+    connection = opened(kind="files", path=str(tmp_path))
+    assert rows_of(connection, "SELECT id, text FROM s.t") == [
+        (1, "two\nlines"),
+        (2, 'a "quoted" word'),
+        (3, ""),
+        (4, None),
+        (5, "a,b"),
+    ]
+    assert rows_of(connection, "SELECT id FROM s.t WHERE text IS NULL") == [(4,)]
+    assert rows_of(connection, "SELECT id FROM s.t WHERE text = ''") == [(3,)]
+    assert rows_of(connection, "SELECT id FROM s.t WHERE amount IS NULL") == [(2,)]
+
+
+def test_json_lines_with_nesting_and_gaps(tmp_path: Path, opened: Opened) -> None:
+    lines = [
+        {"id": 1, "who": {"name": "Ann"}, "tags": ["a", "b"]},
+        {"id": 2, "who": {"name": None}, "extra": "ü\n"},
+        {"id": 3},
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    connection = opened(kind="files", path=str(tmp_path))
+    found = rows_of(connection, "SELECT id, who.name, len(tags) AS n, extra FROM s.t")
+    assert found == [(1, "Ann", 2, None), (2, None, None, "ü\n"), (3, None, None, None)]
+
+
+def test_types_of_parquet_arrive_as_they_are(tmp_path: Path, opened: Opened) -> None:
+    sql = (
+        "SELECT 1::TINYINT AS a, 2::UBIGINT AS b, 1.5::DECIMAL(38,10) AS c, 'x'::BLOB AS d,"
+        " DATE '2024-02-29' AS e, TIMESTAMP_NS '2024-01-01 00:00:00.123456789' AS f,"
+        " [1, NULL] AS g, {'k': 'v'} AS h, MAP {'k': 1} AS i, TIME '01:02:03' AS j,"
+        " TIMESTAMPTZ '2024-01-01 00:00:00+00' AS k, uuid() AS l, 1e-45::FLOAT AS m"
+    )
+    write(tmp_path / "t.parquet", sql)
+    connection = opened(kind="files", path=str(tmp_path))
+    local = {r[0]: r[1] for r in duckdb.sql(f"DESCRIBE {sql}").fetchall()}
+    assert types_of(connection, "s.t") == local
+    table = connection.execute("SELECT e, g, h FROM s.t").fetch_arrow_table()
+    assert table.to_pylist() == [{"e": datetime.date(2024, 2, 29), "g": [1, None], "h": {"k": "v"}}]
+
+
+def test_mixed_formats_are_refused(tmp_path: Path, opened: Opened) -> None:
+    write(tmp_path / "t" / "1.parquet", "SELECT 1 AS id")
+    (tmp_path / "t" / "2.csv").write_text("id\n2\n")
+    with pytest.raises(batuta_sql.OperationalError, match="csv, parquet"):
+        rows_of(opened(kind="files", path=str(tmp_path)), "SELECT * FROM s.t")
+
+
+def test_a_misspelt_table_names_the_nearest(tmp_path: Path, opened: Opened) -> None:
+    write(tmp_path / "orders.parquet", "SELECT 1 AS id")
+    with pytest.raises(batuta_sql.ProgrammingError, match=r"s\.orders"):
+        rows_of(opened(kind="files", path=str(tmp_path)), "SELECT * FROM s.order")
+
+
+def test_names_match_without_case_and_exactly_where_both_exist(
+    tmp_path: Path, opened: Opened
+) -> None:
+    write(tmp_path / "Orders.parquet", "SELECT 1 AS id")
+    connection = opened(kind="files", path=str(tmp_path))
+    assert rows_of(connection, "SELECT ID FROM S.oRDERS") == [(1,)]
+
+
+def test_the_row_count_of_parquet_is_exact(tmp_path: Path, opened: Opened) -> None:
+    write(tmp_path / "t.parquet", "SELECT range AS id FROM range(1234)")
+    estimate = opened(kind="files", path=str(tmp_path)).estimate("SELECT * FROM s.t")
+    assert estimate.rows == 1234
+    assert estimate.bytes_scanned == (tmp_path / "t.parquet").stat().st_size

@@ -1,0 +1,186 @@
+"""PostgreSQL beyond the field cases: names, statistics, privileges, sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import batuta_sql
+from batuta_sql.demo.postgres_server import PostgresServer
+from tests.sources.conftest import rows_of, types_of
+
+Opened = Callable[..., Any]
+
+
+@pytest.fixture
+def shop(postgres: PostgresServer, postgres_uri: str, opened: Opened) -> Callable[[str], Any]:
+    """Runs a script in an empty database and opens a connection to it."""
+
+    def build(script: str, **settings: Any) -> Any:
+        postgres.run(script, postgres_uri.rsplit("/", 1)[1])
+        return opened(kind="postgresql", uri=postgres_uri, **settings)
+
+    return build
+
+
+def test_names_of_one_two_and_three_parts(shop: Callable[..., Any], postgres_uri: str) -> None:
+    connection = shop(
+        "CREATE TABLE t(id int); INSERT INTO t VALUES (1);"
+        "CREATE SCHEMA other; CREATE TABLE other.t(id int); INSERT INTO other.t VALUES (2);"
+        "CREATE TABLE other.only(id int); INSERT INTO other.only VALUES (3)"
+    )
+    database = postgres_uri.rsplit("/", 1)[1]
+    assert rows_of(connection, "SELECT id FROM s.t") == [(1,)]
+    assert rows_of(connection, "SELECT id FROM s.public.t") == [(1,)]
+    assert rows_of(connection, "SELECT id FROM s.other.t") == [(2,)]
+    assert rows_of(connection, "SELECT id FROM s.only") == [(3,)]
+    assert rows_of(connection, f'SELECT id FROM s."{database}".other.t') == [(2,)]
+
+
+def test_an_ambiguous_name_says_between_what(shop: Callable[..., Any]) -> None:
+    connection = shop("CREATE SCHEMA a; CREATE SCHEMA b; CREATE TABLE a.t(); CREATE TABLE b.t()")
+    with pytest.raises(batuta_sql.ProgrammingError, match=r"s\.a\.t or s\.b\.t"):
+        connection.execute("SELECT * FROM s.t")
+
+
+def test_names_that_differ_in_case(shop: Callable[..., Any]) -> None:
+    connection = shop(
+        'CREATE TABLE "T"(id int); CREATE TABLE t(id int); CREATE TABLE "Other"("Id" int);'
+        'INSERT INTO "T" VALUES (1); INSERT INTO t VALUES (2); INSERT INTO "Other" VALUES (3)'
+    )
+    assert rows_of(connection, 'SELECT id FROM s."T"') == [(1,)]
+    assert rows_of(connection, "SELECT id FROM s.t") == [(2,)]
+    assert rows_of(connection, "SELECT ID FROM s.OTHER") == [(3,)]
+
+
+def test_names_that_need_quotes(shop: Callable[..., Any]) -> None:
+    connection = shop(
+        """CREATE TABLE "it's ""odd"" ; --"("a b" int, "select" text, "ü" int, "x.y" int);"""
+        """INSERT INTO "it's ""odd"" ; --" VALUES (1, 'two', 3, 4)"""
+    )
+    sql = """SELECT "a b", "select", ü, "x.y" FROM s.public."it's ""odd"" ; --" WHERE "a b" = 1"""
+    assert rows_of(connection, sql) == [(1, "two", 3, 4)]
+
+
+def test_only_the_named_table_is_looked_at(shop: Callable[..., Any]) -> None:
+    """A view that cannot be read does no harm to the tables beside it."""
+    connection = shop(
+        "CREATE TABLE t(id int); INSERT INTO t VALUES (1);"
+        "CREATE VIEW broken AS SELECT 1 / (SELECT 0) AS x"
+    )
+    assert rows_of(connection, "SELECT id FROM s.t") == [(1,)]
+    with pytest.raises(batuta_sql.Error, match="division by zero") as caught:
+        rows_of(connection, "SELECT x FROM s.broken")
+    assert caught.value.source == "s"
+
+
+def test_statistics_and_keys(shop: Callable[..., Any]) -> None:
+    connection = shop(
+        "CREATE TABLE t(id int PRIMARY KEY, k int, u text NOT NULL UNIQUE, n text UNIQUE);"
+        "INSERT INTO t SELECT i, i % 10, i::text, NULL FROM generate_series(1, 1000) i; ANALYZE t"
+    )
+    (table,) = connection._session.sources["s"].resolve(("t",))
+    assert table.statistics.rows == 1000
+    assert table.statistics.columns["k"].distinct == 10
+    assert table.statistics.columns["n"].null_fraction == 1
+    assert table.keys == (("id",), ("u",))
+    assert [c.nullable for c in table.columns] == [False, True, False, True]
+
+
+def test_an_estimate_comes_from_explain(shop: Callable[..., Any]) -> None:
+    connection = shop("CREATE TABLE t AS SELECT i AS id FROM generate_series(1, 1000) i; ANALYZE t")
+    estimate = connection.estimate("SELECT id FROM s.t")
+    assert estimate.rows == 1000
+    assert estimate.confidence == "estimated"
+    assert "EXPLAIN" in estimate.basis
+
+
+def test_a_changed_table_is_noticed(
+    shop: Callable[..., Any], postgres: PostgresServer, postgres_uri: str
+) -> None:
+    connection = shop("CREATE TABLE t(id int); INSERT INTO t VALUES (1)")
+    assert rows_of(connection, "SELECT * FROM s.t") == [(1,)]
+    postgres.run("ALTER TABLE t ADD name text DEFAULT 'a'", postgres_uri.rsplit("/", 1)[1])
+    connection.refresh()
+    assert rows_of(connection, "SELECT * FROM s.t") == [(1, "a")]
+
+
+def test_what_may_not_be_read_says_so(
+    shop: Callable[..., Any], postgres: PostgresServer, postgres_uri: str, opened: Opened
+) -> None:
+    shop("CREATE TABLE secret(id int); CREATE ROLE outsider LOGIN PASSWORD 'outside'")
+    try:
+        connection = opened(
+            kind="postgresql",
+            host=postgres.host,
+            port=postgres.port,
+            database=postgres_uri.rsplit("/", 1)[1],
+            user="outsider",
+            password="outside",
+        )
+        assert connection.execute("SHOW TABLES").fetchall() == []
+        with pytest.raises(batuta_sql.Error, match="permission denied") as caught:
+            rows_of(connection, "SELECT id FROM s.secret")
+        assert caught.value.source == "s"
+    finally:
+        postgres.run("DROP ROLE outsider")
+
+
+def test_nothing_can_be_written(shop: Callable[..., Any], postgres: PostgresServer) -> None:
+    """Not even by a function that a view calls."""
+    connection = shop(
+        "CREATE TABLE t(id int);"
+        "CREATE FUNCTION sneak() RETURNS int LANGUAGE sql AS"
+        " $$INSERT INTO public.t VALUES (1) RETURNING 1$$;"
+        "CREATE VIEW v AS SELECT public.sneak() AS x"
+    )
+    with pytest.raises(batuta_sql.Error, match="read-only"):
+        rows_of(connection, "SELECT x FROM s.v")
+    assert rows_of(connection, "SELECT count(*) AS n FROM s.t") == [(0,)]
+
+
+def test_a_search_path_trap_is_not_fallen_into(shop: Callable[..., Any]) -> None:
+    """Objects of the database that are called like built-in ones are not used."""
+    connection = shop(
+        "CREATE FUNCTION public.starts_with(text, text) RETURNS bool LANGUAGE sql"
+        " AS 'SELECT false';"
+        "CREATE TABLE t AS SELECT 'abc'::text AS x"
+    )
+    assert rows_of(connection, "SELECT x FROM s.t WHERE starts_with(x, 'a')") == [("abc",)]
+
+
+def test_connections_are_reused(shop: Callable[..., Any], postgres: PostgresServer) -> None:
+    connection = shop("CREATE TABLE t(id int)")
+    pids = set()
+    for _ in range(5):
+        rows_of(connection, "SELECT id FROM s.t")
+        pids.add(
+            postgres.run(
+                "SELECT max(pid) FROM pg_stat_activity WHERE application_name = 'batuta-sql'"
+            )
+        )
+    assert len(pids) == 1
+
+
+def test_numeric_without_width_is_text_and_says_so(shop: Callable[..., Any]) -> None:
+    connection = shop("CREATE TABLE t(n numeric); INSERT INTO t VALUES ('NaN'), (1e-50), (12.50)")
+    assert types_of(connection, "s.t") == {"n": "VARCHAR"}
+    assert ("12.50",) in rows_of(connection, "SELECT n FROM s.t")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity"])
+def test_a_decimal_that_duckdb_cannot_hold_is_an_error(
+    shop: Callable[..., Any], value: str, postgres: PostgresServer
+) -> None:
+    if value == "Infinity" and int(postgres.version.split(".")[0]) < 14:
+        pytest.skip("numeric has no infinity before PostgreSQL 14")
+    column = "numeric(9,2)" if value == "NaN" else "numeric"
+    connection = shop(f"CREATE TABLE t(n {column}); INSERT INTO t VALUES (1), ('{value}')")
+    if column == "numeric":
+        assert (value,) in rows_of(connection, "SELECT n FROM s.t")
+        return
+    with pytest.raises(batuta_sql.Error) as caught:
+        rows_of(connection, "SELECT n FROM s.t")
+    assert caught.value.source == "s"
