@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import threading
@@ -110,6 +111,7 @@ class Query:
         self._spilled: list[str] = []
         self._scan_numbers = itertools.count(1)
         self._closed = False
+        self._cancelled = False
         self._unknown: ProgrammingError | None = None
         self.names = NamesInReach(
             session.catalog,
@@ -339,6 +341,12 @@ class Query:
         if not isinstance(error, Exception):
             self.cancel()
             return error
+        if isinstance(error, RuntimeError) and str(error) == "Query interrupted":
+            # What DuckDB makes of Ctrl-C.
+            self.cancel()
+            return KeyboardInterrupt()
+        if self._cancelled:
+            return QueryCancelled("the query was cancelled")
         for fetch in self.fetches:
             if fetch.error is not None and not isinstance(fetch.error, QueryCancelled):
                 return fetch.error
@@ -374,10 +382,13 @@ class Query:
 
     def cancel(self) -> None:
         """Ends the query from any thread: remote statements first."""
+        self._cancelled = True
         self.stop.set(None)
         for snapshot in list(self._snapshots.values()):
             snapshot.cancel()
-        self.cursor.interrupt()
+        with contextlib.suppress(duckdb.Error):
+            # The query may have ended, and its cursor with it, in the meantime.
+            self.cursor.interrupt()
 
     def close(self) -> None:
         """Ends what still runs and releases everything; may be called twice."""

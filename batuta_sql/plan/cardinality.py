@@ -104,8 +104,7 @@ class Cardinality:
         pairs = equi_pairs(node)
         for a, b in pairs:
             rows /= max(self.distinct(a, node.left), self.distinct(b, node.right), 1.0)
-        for predicate in conjuncts(node.on)[len(pairs) :]:
-            rows *= self._selectivity(predicate, node)
+        rows *= _SELECTIVITY["other"] ** (len(conjuncts(node.on)) - len(pairs))
         match node.kind:
             case "SEMI" | "ANTI":
                 return min(left, left * right)

@@ -506,9 +506,11 @@ class PostgreSQLTranslator(PushTranslator):
         return Typed(exp.Paren(this=collated), value.type, "binary")
 
     def dates_with_timestamps(self, left: Typed, right: Typed) -> tuple[Typed, Typed]:
-        # PostgreSQL compares them as they are, dates beyond the range of timestamps included,
-        # where a cast would fail.
-        return left, right
+        # PostgreSQL compares them as they are, dates beyond the range of timestamps included.
+        # DuckDB does so with a literal; a column it casts, which fails for such a date.
+        if any(isinstance(v.sql, exp.Cast) and not v.sql.find(exp.Column) for v in (left, right)):
+            return left, right
+        return super().dates_with_timestamps(left, right)
 
     def _like(self, node: Expr, environment: Environment) -> Typed:
         return self._pattern(node, environment, "")

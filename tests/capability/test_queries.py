@@ -228,7 +228,7 @@ SUBQUERIES: tuple[Query, ...] = (
     (
         "SELECT id FROM {}.edge WHERE i = ANY (SELECT few FROM {}.words)",
         r"ANY ?\(|IN \(|EXISTS",
-        "pg lite",
+        "pg",
     ),
     (
         "WITH w AS (SELECT few, count(*) AS n FROM {}.edge GROUP BY few) SELECT * FROM w",

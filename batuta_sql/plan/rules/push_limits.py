@@ -1,4 +1,4 @@
-"""Brings LIMIT and Top-N towards the scans: an extra limit below, the original stays above.
+"""Brings LIMIT and Top-N towards the scans: below projections as they are, elsewhere as a copy.
 
 A limit may pass only where nothing between drops, multiplies or reorders rows.
 """
@@ -30,9 +30,15 @@ def push_limits(plan: Relation) -> Relation:
     if not isinstance(plan, Limit) or plan.rows is None:
         return plan
     inner = plan.input
-    keys: tuple[exp.Ordered, ...] = ()
+    keys: tuple[exp.Ordered, ...] = inner.keys if isinstance(inner, Sort) else ()
+    project = inner.input if isinstance(inner, Sort) else inner
+    if isinstance(project, Project) and _row_wise(project):
+        moved = _keys_below(project, keys)
+        if moved is not None:
+            # Whole, not as a copy: the rows are the same ones before and after a projection.
+            below = Sort(project.input, moved) if moved else project.input
+            return replace(project, input=push_limits(replace(plan, input=below)))
     if isinstance(inner, Sort):
-        keys = inner.keys
         below = _limited(inner.input, plan.rows, keys)
         return replace(plan, input=replace(inner, input=below))
     return replace(plan, input=_limited(inner, plan.rows, ()))
