@@ -126,6 +126,7 @@ class Capabilities:
     :param correlated: whether EXISTS, IN and scalar subqueries may be pushed.
     :param common_tables: whether WITH may be pushed.
     :param windows: whether window functions may be pushed.
+    :param checks_scalar: whether a scalar subquery of several rows is an error there, as in DuckDB.
     :param quantified: whether ``= ANY`` and ``> ALL`` of a subquery may be pushed.
     """
 
@@ -139,3 +140,4 @@ class Capabilities:
     common_tables: bool = True
     windows: bool = False
     quantified: bool = True
+    checks_scalar: bool = True

@@ -492,6 +492,9 @@ class Unparser:
                 raise NotPushable("subqueries in expressions")
             if node.kind == "compare" and not self.capabilities.quantified:
                 raise NotPushable("ANY and ALL over a subquery")
+            checked = self.capabilities.checks_scalar or _at_most_one_row(node.subquery)
+            if node.kind == "scalar" and not checked:
+                raise NotPushable("a scalar subquery that may have several rows")
         block = self._upto(block, Stage.SELECT, node.input.symbols)
         if block.aggregated:
             block = self._sealed(block, node.input.symbols)
@@ -628,6 +631,15 @@ def is_constant(value: Expr) -> bool:
 
 def column_of(symbol: str) -> exp.Column:
     return exp.Column(this=exp.Identifier(this=symbol, quoted=True))
+
+
+def _at_most_one_row(node: Relation) -> bool:
+    """Whether a relation has one row at the most, by its form."""
+    while isinstance(node, Project | Filter | Sort):
+        node = node.input
+    if isinstance(node, Limit):
+        return node.rows is not None and node.rows <= 1
+    return isinstance(node, Aggregate) and not node.keys and node.grouping_sets is None
 
 
 def _row_wise(node: Project) -> bool:

@@ -11,6 +11,7 @@ import contextlib
 import re
 import urllib.parse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ from batuta_sql.sources.base import (
 _COMPARABLE = frozenset({"BIGINT", "DOUBLE", "VARCHAR"})
 _STORED_AS_INTEGER = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "BOOLEAN"})
 _SAMPLED_ROWS = 1000
+_REFUSED_VALUE = "json('a value of another type')"
+"""Fails when it is evaluated."""
 _REFUSED_BLOB = "json('a blob is no text')"
 """Fails when it is evaluated: the driver would deliver a blob in a text column as text."""
 _STORAGE = {"integer": "BIGINT", "real": "DOUBLE", "text": "VARCHAR", "blob": "BLOB"}
@@ -71,6 +74,7 @@ class SQLite:
             joins=frozenset({"INNER", "LEFT", "CROSS", "SEMI", "ANTI"}),
             set_operations=frozenset(),
             quantified=False,
+            checks_scalar=False,
         )
 
     # --- the catalog ---------------------------------------------------------------------------
@@ -219,35 +223,40 @@ class SQLiteSnapshot(AdbcSnapshot):
         try:
             reader = super().read(FragmentQuery(sql, query.columns))
         except Error as error:
-            raise self._explained(error, query, types) from None
+            raise self._explained(error, query) from None
         return _CheckedReader(reader, query, types, self._misfit)
 
-    def _explained(self, error: Error, query: FragmentQuery, types: Sequence[str]) -> Error:
-        if _says_misfit(error):
-            return self._misfit(query, types)
-        return error
+    def _explained(self, error: Error, query: FragmentQuery) -> Error:
+        return self._misfit(query) if _says_misfit(error) else error
 
-    def _misfit(self, query: FragmentQuery, types: Sequence[str]) -> Error:
-        """Names the column and the value that do not fit the declared type."""
+    def _misfit(self, query: FragmentQuery) -> Error:
+        """Names the column and the value that do not fit the declared type.
+
+        Asked only after a failure: it reads the fragment's tables.
+        """
         with self._sqlite._connection() as connection:
-            for (name, _), type_ in zip(query.columns, types, strict=True):
-                allowed = _allowed_storage(type_)
-                quoted = _identifier(name)
-                sql = query.sql.replace(_REFUSED_BLOB, "x'00'")
-                rows = fetch_rows(
-                    connection,
-                    f"SELECT typeof({quoted}), quote({quoted}) FROM ({sql})"
-                    f" WHERE typeof({quoted}) NOT IN ({allowed}, 'null') LIMIT 1",
-                )
-                if rows:
-                    kind, value = rows[0]
-                    return DataError(
-                        f"column {_column_label(name)} is declared {type_}"
-                        f" but holds the {kind} value {value}",
-                        source=self._source,
-                        hint="correct the value, or declare the column as TEXT",
-                    )
+            for table in query.tables:
+                for column in table.columns:
+                    found = _first_misfit(connection, table.name, column)
+                    if found is not None:
+                        return DataError(
+                            f"column {_identifier(column.name)} is declared {column.type}"
+                            f" but holds the {found[0]} value {found[1]}",
+                            source=self._source,
+                            hint="correct the value, or declare the column as TEXT",
+                        )
         return DataError("a column holds values of several types", source=self._source)
+
+
+def _first_misfit(connection: Any, table: str, column: ColumnInfo) -> tuple[str, str] | None:
+    """Storage class and value of the first row whose value is not of the column's type."""
+    quoted = _identifier(column.name)
+    rows = fetch_rows(
+        connection,
+        f"SELECT typeof({quoted}), quote({quoted}) FROM {_identifier(table)}"
+        f" WHERE typeof({quoted}) NOT IN ({_allowed_storage(column.type)}, 'null') LIMIT 1",
+    )
+    return rows[0] if rows else None
 
 
 class _CheckedReader(AdbcReader):
@@ -258,17 +267,16 @@ class _CheckedReader(AdbcReader):
         reader: AdbcReader,
         query: FragmentQuery,
         types: Sequence[str],
-        misfit: Callable[[FragmentQuery, Sequence[str]], Error],
+        misfit: Callable[[FragmentQuery], Error],
     ) -> None:
         self._inner = reader
         self._query = query
-        self._types = types
         self._misfit = misfit
         self._first = True
         for field, type_ in zip(reader.schema, types, strict=True):
             if field.type != _arrow_type(type_):
                 reader.close()
-                raise misfit(query, types)
+                raise misfit(query)
 
     @property
     def schema(self) -> pa.Schema:
@@ -279,7 +287,7 @@ class _CheckedReader(AdbcReader):
             batch = next(self._inner)
         except Error as error:
             if _says_misfit(error):
-                raise self._misfit(self._query, self._types) from None
+                raise self._misfit(self._query) from None
             raise
         if self._first:
             self._first = False
@@ -328,6 +336,20 @@ def _collation(sql: str | None, kind: str) -> Collation:
     return "other" if kind == "view" or "COLLATE" in (sql or "").upper() else "binary"
 
 
+def _of_its_type(value: Typed) -> Typed:
+    """A number that is compared in order: one of another storage class is refused, not ranked.
+
+    SQLite puts every text above every number; equality cannot go wrong and keeps its index.
+    """
+    if value.type not in ("BIGINT", "DOUBLE") or not isinstance(value.sql, exp.Column):
+        return value
+    name = value.sql.sql("sqlite")
+    fits = f"typeof({name}) IN ({_allowed_storage(value.type)}, 'null')"
+    return replace(
+        value, sql=exp.Var(this=f"CASE WHEN {fits} THEN {name} ELSE {_REFUSED_VALUE} END")
+    )
+
+
 def _says_misfit(error: Error) -> bool:
     return "Type mismatch" in error.message or "malformed JSON" in error.message
 
@@ -356,11 +378,10 @@ def _allowed_storage(type_: str) -> str:
             return "'real', 'integer'"
         case "BLOB":
             return "'blob'"
-    return "'integer'" if type_ in _STORED_AS_INTEGER else "'text'"
-
-
-def _column_label(name: str) -> str:
-    return f'"{re.sub(r"_[0-9]+$", "", name)}"'
+        case _ if type_ in _STORED_AS_INTEGER:
+            return "'integer'"
+    # What is delivered as text may be stored as a number; only a blob is no text.
+    return "'text', 'integer', 'real'"
 
 
 def _identifier(name: str) -> str:
@@ -412,7 +433,22 @@ class SQLiteTranslator(PushTranslator):
         for a, b in ((left, right), (right, left)):
             if a.type == "BIGINT" and (b.type or "").startswith(("DECIMAL", "?")):
                 raise NotPushable("integers beside decimals in SQLite")
+        if ordering:
+            left, right = _of_its_type(left), _of_its_type(right)
         return super().unify(left, right, ordering=ordering)
+
+    def extreme(self, kind: type[exp.Expr], value: Typed) -> Typed:
+        return super().extreme(kind, _of_its_type(value))
+
+    def distinct_value(self, value: Typed) -> Typed:
+        return super().distinct_value(_of_its_type(value))
+
+    def sort_key(self, key: exp.Ordered, environment: Environment) -> exp.Ordered:
+        written = super().sort_key(key, environment)
+        value = self._value(key.this, environment)
+        if isinstance(value.sql, exp.Column):
+            written.set("this", _of_its_type(replace(value, sql=written.this)).sql)
+        return written
 
     def literal_of(self, text: str, target: str) -> Typed:
         if target != "VARCHAR" and not target.endswith("INT") and target != "INTEGER":

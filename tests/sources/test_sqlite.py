@@ -145,3 +145,41 @@ def test_one_query_reads_while_another_program_writes(tmp_path: Path, opened: Op
         assert rows_of(connection, "SELECT count(*) AS n FROM s.t") == [(10,)]
         con.commit()
         assert rows_of(connection, "SELECT count(*) AS n FROM s.t") == [(11,)]
+
+
+MISFIT = """
+CREATE TABLE t(id INTEGER, n INTEGER);
+INSERT INTO t VALUES (1, 1), (2, 'abc'), (3, 3);
+"""
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT n FROM s.t",
+        "SELECT count(*) FROM s.t WHERE n > 2",
+        "SELECT max(n) FROM s.t",
+        "SELECT id FROM s.t ORDER BY n LIMIT 1",
+        "SELECT DISTINCT n FROM s.t",
+        "SELECT n, count(*) FROM s.t GROUP BY n",
+    ],
+)
+def test_a_value_of_another_storage_class_is_never_ranked_or_counted(
+    make: Callable[[str], Any], sql: str
+) -> None:
+    with pytest.raises(batuta_sql.DataError) as caught:
+        rows_of(make(MISFIT), sql)
+    assert caught.value.source == "s"
+    assert '"n"' in str(caught.value)
+    assert "abc" in str(caught.value)
+
+
+def test_equality_cannot_go_wrong_and_stays_plain(make: Callable[[str], Any]) -> None:
+    connection = make(MISFIT)
+    assert rows_of(connection, "SELECT id FROM s.t WHERE n = 3") == [(3,)]
+
+
+def test_a_scalar_subquery_of_several_rows_is_an_error(make: Callable[[str], Any]) -> None:
+    """SQLite itself takes the first row."""
+    with pytest.raises(batuta_sql.Error, match="(?i)more than one row"):
+        rows_of(make(MISFIT), "SELECT (SELECT id FROM s.t) AS one")
