@@ -427,7 +427,10 @@ class PushTranslator:
             raise NotPushable("NULLIF of a literal")
         a, b = self.unify(left, right, ordering=False)
         if a.sql != left.sql:
-            raise NotPushable("NULLIF under another collation")
+            # Compared in another form than it is delivered in.
+            same = exp.EQ(this=_wrapped(a.sql), expression=_wrapped(b.sql))
+            choice = exp.Case(ifs=[exp.If(this=same, true=exp.Null())], default=left.sql.copy())
+            return Typed(choice, left.type, left.collation)
         return Typed(exp.Nullif(this=a.sql, expression=b.sql), left.type, left.collation)
 
     def _common_type(self, parts: list[Typed]) -> tuple[str, Collation]:
