@@ -347,13 +347,14 @@ class Query:
             return KeyboardInterrupt()
         if self._cancelled:
             return QueryCancelled("the query was cancelled")
+        if self.stop:
+            # The first error; what came after it is what ending the other statements gave.
+            error = self.stop.error or QueryCancelled("the query was cancelled")
+        if isinstance(error, Error):
+            return error
         for fetch in self.fetches:
             if fetch.error is not None and not isinstance(fetch.error, QueryCancelled):
                 return fetch.error
-        if self.stop and isinstance(self.stop.error, Error):
-            return self.stop.error
-        if self.stop and self.stop.error is None:
-            return QueryCancelled("the query was cancelled")
         if isinstance(error, duckdb.CatalogException) and self._unknown is not None:
             return self._unknown
         if not isinstance(error, duckdb.Error | pa.ArrowException | OSError):

@@ -246,7 +246,7 @@ def driver_error(source: str, error: BaseException, clean: Callable[[str], str])
         state = told[1]
     message = clean(str(error))
     name = type(error).__name__
-    if state == "57014" or "CANCELLED" in str(error)[:40]:
+    if state == "57014" or "CANCELLED" in str(error)[:40] or "canceling statement" in message:
         if "statement timeout" in message:
             return OperationalError(message, source=source, hint="raise query_timeout")
         return QueryCancelled(message, source=source)

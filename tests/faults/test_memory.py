@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import batuta_sql
 from batuta_sql.demo.postgres_server import PostgresServer
 from tests.conftest import ROOT
 
@@ -129,3 +130,38 @@ def test_a_slow_reader_holds_the_source_back(wide_uri: str, tmp_path: Path) -> N
     assert result == {"waiting": 1}
     # Whatever the engine may use and the prefetch, but not the 300 MB of the result.
     assert grown < 240, f"the process grew by {grown} MB"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_clear_error(wide_uri: str, small_disk: Path) -> None:
+    source = {"kind": "postgresql", "uri": wide_uri}
+    with batuta_sql.connect(
+        {
+            "sources": {"a": source, "b": source},
+            "memory_limit": "100MB",
+            "temp_directory": str(small_disk / "spill"),
+        }
+    ) as connection:
+        with pytest.raises(batuta_sql.OperationalError, match="offload|disk|space|temp_directory"):
+            connection.execute(
+                "SELECT count(*) FROM a.public.wide x JOIN b.public.wide y"
+                " ON x.id = y.id AND x.filler || '' = y.filler || reverse('')"
+            ).fetchall()
+        count = "SELECT count(*) FROM a.public.wide WHERE id < 5"
+        assert connection.execute(count).fetchall() == [(4,)]
