@@ -58,8 +58,10 @@ def _write(
 ) -> None:
     lines.append(lead + describe(node))
     if isinstance(node, Exchange):
-        fragment = fragments.get(node.name)
-        if fragment is not None:
+        fragment = fragments.pop(node.name, None)
+        if fragment is None:
+            lines[-1] += ": the same rows"
+        else:
             lines.extend(f"{below}    {line}" for line in pretty(fragment).splitlines())
             lines.extend(f"{below}    -- {line}" for line in annotate(fragment))
         return

@@ -31,6 +31,7 @@ from batuta_sql.plan.relational import (
 )
 from batuta_sql.plan.rules.group_joins import sites
 from batuta_sql.plan.rules.prune_columns import prune_columns
+from batuta_sql.plan.rules.share_fragments import share
 from batuta_sql.plan.rules.split_averages import split_averages
 from batuta_sql.plan.site import LOCAL, Capabilities, TableInfo
 from batuta_sql.plan.translate import CORRELATED, NotPushable, WireColumn
@@ -279,10 +280,15 @@ def place(
     placer.whole = plan
     placed = placer.place(plan)
     placed = prune_columns(placed, frozenset(s for _, s in outputs))
-    fragments = tuple(
-        fragment(node, capabilities[node.site])
+    statements = {
+        node.name: statement(node.input, capabilities[node.site])
         for node in placed.walk()
         if isinstance(node, Exchange)
+    }
+    placed, deliveries = share(placed, statements)
+    fragments = tuple(
+        _fragment(d.exchange, d.query, tuple(d.columns), capabilities[d.exchange.site])
+        for d in deliveries
     )
     return Placed(placed, outputs, fragments, tuple(placer.kept), fallbacks)
 
@@ -309,6 +315,15 @@ def statement(
 def fragment(node: Exchange, capabilities: Capabilities) -> Fragment:
     """The statement of an Exchange."""
     query, columns = statement(node.input, capabilities)
+    return _fragment(node, query, columns, capabilities)
+
+
+def _fragment(
+    node: Exchange,
+    query: exp.Query,
+    columns: tuple[tuple[str, WireColumn], ...],
+    capabilities: Capabilities,
+) -> Fragment:
     tables = tuple(n.table for n in node.walk() if isinstance(n, Scan))
     text = query.sql(dialect=capabilities.dialect)
     return Fragment(node.name, node.site, text, columns, tables)

@@ -296,11 +296,19 @@ class CommonScan(Relation):
 
 @dataclass(frozen=True, eq=False)
 class Exchange(Relation):
-    """Runs ``input`` at ``site`` and brings its rows here, under ``name``."""
+    """Runs ``input`` at ``site`` and brings its rows here, under ``name``.
+
+    Two of one name read the same delivery: ``delivered`` then has the columns of both.
+    """
 
     input: Relation
     site: str
     name: str
+    delivered: tuple[str, ...] | None = None
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        return self.input.symbols if self.delivered is None else self.delivered
 
 
 def column(symbol: str) -> exp.Column:
