@@ -41,8 +41,9 @@ def main() -> int:
                 print(f"q{number:02} {found.seconds:.3f} s, {found.rows:,} rows", flush=True)
         peer = tpch.peer_seconds(uris, wanted.runs)
     ours = tpch.import_seconds("import batuta_sql")
+    used = tpch.import_seconds("import batuta_sql; batuta_sql.connect")
     theirs = tpch.import_seconds("import duckdb, pyarrow, sqlglot")
-    wanted.output.write_text(page(wanted, measured, failed, peer, (ours, theirs)))
+    wanted.output.write_text(page(wanted, measured, failed, peer, (ours, used, theirs)))
     print(f"written: {wanted.output.name}")
     return 1 if failed else 0
 
@@ -52,7 +53,7 @@ def page(
     measured: list[Measured],
     failed: dict[int, str],
     peer: dict[int, float] | str,
-    imports: tuple[float, float],
+    imports: tuple[float, float, float],
 ) -> str:
     """The page as Markdown."""
     versions = ", ".join(f"{p} {version(p)}" for p in PACKAGES)
@@ -82,18 +83,21 @@ def page(
         "",
         *_summary(measured, peer),
     ]
-    ours, theirs = imports
+    ours, used, theirs = imports
     parts += [
         "",
         "## Import",
         "",
-        "Median wall time of ten fresh processes, the start of Python included.",
+        "Median wall time of ten fresh processes, the start of Python included. The engine is",
+        "imported when `connect` is first used, not with the package.",
         "",
         "| statement | seconds |",
         "| --- | ---: |",
         f"| `import batuta_sql` | {ours:.3f} |",
+        f"| `import batuta_sql; batuta_sql.connect` | {used:.3f} |",
         f"| `import duckdb, pyarrow, sqlglot` | {theirs:.3f} |",
-        f"| ratio | {ours / theirs:.2f} |",
+        f"| first to third | {ours / theirs:.2f} |",
+        f"| second to third | {used / theirs:.2f} |",
         "",
     ]
     return "\n".join(parts)

@@ -115,7 +115,9 @@ class _Placer:
     def keep(self, what: str, reason: str) -> None:
         if reason == CORRELATED:
             return
-        self.kept.setdefault(f"{what}: {reason}")
+        # Once is enough: what stands above stays here for the same reason.
+        if not any(k.endswith(f": {reason}") for k in self.kept):
+            self.kept[f"{what}: {reason}"] = None
 
     # --- placing -------------------------------------------------------------------------------
 
