@@ -15,7 +15,7 @@ import pyarrow as pa
 from batuta_sql import errors
 from batuta_sql.catalog.catalog import Catalog, unknown_source
 from batuta_sql.engines.duckdb import DuckDBEngine, PendingResult
-from batuta_sql.errors import InterfaceError, ProgrammingError
+from batuta_sql.errors import InterfaceError, NotSupportedError, ProgrammingError
 from batuta_sql.frontend.expressions import ParameterValues
 from batuta_sql.frontend.parser import Statement, parse
 from batuta_sql.health import SourceCheck, check_sources
@@ -70,6 +70,12 @@ class Connection:
     def __init__(
         self, settings: Settings, confirm: Callable[[Estimate], bool] | None = None
     ) -> None:
+        if settings.tier != "standard":
+            # Nothing is enforced yet, and a tier that is only a word would be believed.
+            raise NotSupportedError(
+                f'the tier "{settings.tier}" cannot be enforced by this version',
+                hint='only tier = "standard" is built; see Limits in the README',
+            )
         self._settings = settings
         self._confirm = confirm
         sources = {n: make_source(n, s) for n, s in settings.sources.items()}

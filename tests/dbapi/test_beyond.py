@@ -96,3 +96,10 @@ def test_local_temporary_tables_and_views_are_allowed(connection: Any) -> None:
         cursor.execute("CREATE TEMP VIEW seen AS SELECT name FROM crm.public.guest")
         cursor.execute("SELECT (SELECT count(*) FROM mine), (SELECT count(*) FROM seen)")
         assert cursor.fetchall() == [(2, 3)]
+
+
+@pytest.mark.parametrize("tier", ["fully_sovereign", "hybrid_sovereign", "private_cloud"])
+def test_a_tier_that_is_not_enforced_is_refused(tier: str) -> None:
+    """A promise that is not kept is worse than none."""
+    with pytest.raises(batuta_sql.NotSupportedError, match=tier):
+        batuta_sql.connect({"sources": {}}, tier=tier)
