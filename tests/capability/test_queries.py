@@ -92,7 +92,7 @@ GROUPS: tuple[Query, ...] = (
     ("SELECT count(*) AS n FROM (SELECT DISTINCT t FROM {}.edge)", "DISTINCT", "pg lite"),
 )
 
-ORDERS: tuple[Query, ...] = tuple(
+TOP_N: tuple[Query, ...] = tuple(
     (f"SELECT {column}, id FROM {{}}.edge ORDER BY {column}{way}, id LIMIT 9", "LIMIT 9", where)
     for where, columns in (
         ("pg lite", ("i", "big", "d", "f", "t", "ling", "blind", "ch")),
@@ -101,7 +101,9 @@ ORDERS: tuple[Query, ...] = tuple(
     )
     for column in columns
     for way in ("", " DESC", " NULLS FIRST", " DESC NULLS FIRST", " DESC NULLS LAST")
-) + (
+)
+
+LIMITS: tuple[Query, ...] = (
     ("SELECT id FROM {}.edge ORDER BY id LIMIT 3 OFFSET 2", r"LIMIT 5", "pg lite"),
     ("SELECT id FROM {}.edge ORDER BY t || 'x', id LIMIT 3", r"LIMIT 3", "pg"),
     ("SELECT id FROM {}.edge ORDER BY few * few DESC, id LIMIT 3", r"LIMIT 3", "pg"),
@@ -112,6 +114,11 @@ ORDERS: tuple[Query, ...] = tuple(
         "pg lite",
     ),
     ("SELECT id FROM {}.edge ORDER BY id LIMIT 10%", r"LIMIT", ""),
+    (
+        "SELECT id, t FROM {}.words UNION ALL SELECT id, u FROM {}.edge ORDER BY 1, 2 LIMIT 4",
+        "UNION",
+        "pg",
+    ),
 )
 
 _TWO = "{}.edge a JOIN {}.edge b"
@@ -259,19 +266,13 @@ SETS: tuple[Query, ...] = tuple(
         ("d", "d", ""),
         ("small", "dec", ""),
     )
-) + (
-    (
-        "SELECT id, t FROM {}.words UNION ALL SELECT id, u FROM {}.edge ORDER BY 1, 2 LIMIT 4",
-        "UNION",
-        "pg",
-    ),
 )
 
 
 @pytest.mark.parametrize("source", KINDS)
 @pytest.mark.parametrize(
     ("query", "marker", "where"),
-    AGGREGATES + GROUPS + ORDERS + JOINS + SUBQUERIES + SETS,
+    AGGREGATES + GROUPS + TOP_N + LIMITS + JOINS + SUBQUERIES + SETS,
     ids=lambda part: str(part) if "SELECT" in str(part) else "",
 )
 def test_query(bench: Bench, source: str, query: str, marker: str, where: str) -> None:

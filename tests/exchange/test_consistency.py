@@ -103,7 +103,7 @@ def test_totals_stay_whole_while_money_moves(
 
 
 def test_the_fallback_reads_one_moment_too(bank: tuple[Any, str], postgres: PostgresServer) -> None:
-    connection, database = bank
+    connection, _ = bank
     sql = (
         "SELECT * FROM (PIVOT s.public.account ON id % 1 USING sum(amount)),"
         " (PIVOT s.public.ledger ON moved * 0 USING sum(moved))"

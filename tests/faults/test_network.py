@@ -27,7 +27,7 @@ def test_connection_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with connect(f"postgresql://app:secret@127.0.0.1:{port}/crm") as connection:
-        with pytest.raises(batuta_sql.OperationalError, match="(?i)refused") as caught:
+        with pytest.raises(batuta_sql.OperationalError, match=r"(?i)refused") as caught:
             connection.execute("SELECT * FROM shop.public.small")
         assert caught.value.source == "shop"
         assert connection.execute("SELECT 1 AS one").fetch_arrow_table().num_rows == 1
@@ -51,16 +51,13 @@ def test_a_result_that_breaks_off_is_an_error(
     assert usable(connection)
     proxy.reset_all()
     setattr(proxy, way, passed)
+    read = {
+        "table": lambda cursor: cursor.fetch_arrow_table(),
+        "stream": lambda cursor: list(cursor.fetch_record_batch()),
+        "rows": lambda cursor: cursor.fetchall(),
+    }[fetch]
     with pytest.raises(batuta_sql.Error) as caught:
-        cursor = connection.execute(EVERYTHING)
-        match fetch:
-            case "table":
-                cursor.fetch_arrow_table()
-            case "stream":
-                for _ in cursor.fetch_record_batch():
-                    pass
-            case "rows":
-                cursor.fetchall()
+        read(connection.execute(EVERYTHING))
     assert caught.value.source == "shop"
     assert not isinstance(caught.value, batuta_sql.ProgrammingError | batuta_sql.InternalError)
     proxy.heal()
@@ -125,7 +122,7 @@ def failure_of(work: Callable[[], object], seconds: float = 15) -> BaseException
 
 def test_a_statement_over_its_timeout_fails(big_uri: str) -> None:
     with connect(big_uri, query_timeout=1) as connection:
-        with pytest.raises(batuta_sql.OperationalError, match="(?i)time") as caught:
+        with pytest.raises(batuta_sql.OperationalError, match=r"(?i)time") as caught:
             connection.execute("SELECT * FROM shop.public.slow").fetch_arrow_table()
         assert caught.value.source == "shop"
         assert usable(connection)
