@@ -19,6 +19,7 @@ from batuta_sql.frontend.expressions import ParameterValues
 from batuta_sql.frontend.parser import Statement, parse
 from batuta_sql.plan.site import TableInfo
 from batuta_sql.query import Query
+from batuta_sql.sources.embedded import EmbeddedSource
 from batuta_sql.typecodes import type_code
 
 if TYPE_CHECKING:
@@ -348,7 +349,15 @@ def _set(connection: Connection, statement: Statement) -> Outcome:
             f"SET {name} is not supported", hint="settable: " + ", ".join(sorted(_SETTINGS))
         )
     value = re.sub(r"^\s*set\s+(?:session\s+|global\s+)?", "", statement.sql, flags=re.IGNORECASE)
-    return _run_local(connection, f"SET GLOBAL {value}", None)
+    text = f"SET GLOBAL {value}"
+    outcome = _run_local(connection, text, None)
+    if name == "timezone":
+        for source in connection._session.sources.values():
+            if isinstance(source, EmbeddedSource):
+                source.apply_setting(text)
+        with connection._session.engine.lossless_cursor() as cursor:
+            cursor.execute(text)
+    return outcome
 
 
 def _tree_of(sql: str) -> exp.Expr | None:

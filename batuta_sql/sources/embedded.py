@@ -34,6 +34,7 @@ class EmbeddedSource(abc.ABC):
     def __init__(self, name: str) -> None:
         self.name = name
         self._lock = threading.Lock()
+        self._pending_settings: list[str] = []
 
     @cached_property
     def engine(self) -> duckdb.DuckDBPyConnection:
@@ -49,7 +50,18 @@ class EmbeddedSource(abc.ABC):
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         with self._lock:
-            return self.engine.cursor()
+            engine = self.engine
+            while self._pending_settings:
+                engine.execute(self._pending_settings.pop(0))
+            return engine.cursor()
+
+    def apply_setting(self, sql: str) -> None:
+        """Runs a ``SET GLOBAL`` of the session in this engine too, before its next use.
+
+        What is pushed here must read time zones as the residual engine does.
+        """
+        with self._lock:
+            self._pending_settings.append(sql)
 
     @abc.abstractmethod
     def list_tables(self) -> Sequence[TableName]: ...

@@ -195,6 +195,10 @@ class PostgreSQL:
                     minimum=low,
                     maximum=high,
                 )
+        if not columns:
+            # A table may have rows without columns; elsewhere a row needs one to be counted by.
+            note = "the table has no columns: one stands in for its rows"
+            columns.append(ColumnInfo("row", "INTEGER", value_sql="1", note=note))
         keys = [
             tuple(k[1].split("\x1f")) for k in fetch_rows(connection, _KEYS.format(oid=oid)) if k[2]
         ]

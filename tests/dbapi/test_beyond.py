@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -103,3 +105,17 @@ def test_a_tier_that_is_not_enforced_is_refused(tier: str) -> None:
     """A promise that is not kept is worse than none."""
     with pytest.raises(batuta_sql.NotSupportedError, match=tier):
         batuta_sql.connect({"sources": {}}, tier=tier)
+
+
+def test_the_time_zone_of_the_session_holds_at_embedded_sources_too(tmp_path: Path) -> None:
+    """The cast is pushed into the source's own engine, which must read the zone alike."""
+    duckdb.sql(
+        f"COPY (SELECT TIMESTAMPTZ '2024-06-01 12:00:00+00' AS moment) TO '{tmp_path}/t.parquet'"
+    )
+    with batuta_sql.connect({"sources": {"f": {"kind": "files", "path": str(tmp_path)}}}) as con:
+        con.execute("SET TimeZone = 'America/New_York'")
+        shown = con.execute("SELECT CAST(moment AS VARCHAR) FROM f.t").fetchall()
+        assert shown == [("2024-06-01 08:00:00-04",)]
+        con.execute("SET TimeZone = 'Asia/Tokyo'")
+        shown = con.execute("SELECT CAST(moment AS VARCHAR) FROM f.t").fetchall()
+        assert shown == [("2024-06-01 21:00:00+09",)]
