@@ -122,6 +122,7 @@ def write_visits(path: Path) -> None:
 def ask(console: Console, connection: batuta_sql.Connection) -> None:
     """Asks the question and shows plan, fragments and answer."""
     console.print(Panel(Syntax(QUERY, "sql", background_color="default"), title="the query"))
+    console.print(_estimate(connection.estimate(QUERY)))
     with connection.cursor() as cursor:
         asked = time.perf_counter()
         cursor.execute(QUERY)
@@ -133,6 +134,17 @@ def ask(console: Console, connection: batuta_sql.Connection) -> None:
         for fragment in plan.fragments if plan else ():
             console.print(_fragment(fragment))
         console.print(_answer(names, rows, f"the answer, after {seconds:.2f} s"))
+
+
+def _estimate(estimate: batuta_sql.Estimate) -> Text:
+    """What the sources expect, before anything is run; an unknown figure is not shown as 0."""
+    rows = "unknown" if estimate.rows is None else f"{estimate.rows:,.0f}"
+    scanned = estimate.bytes_scanned
+    size = "unknown" if scanned is None else f"{scanned / 1e6:,.1f} MB"
+    return Text(
+        f"before it runs: {rows} rows delivered, {size} scanned"
+        f" ({estimate.confidence}: {estimate.basis})\n"
+    )
 
 
 def _fragment(fragment: Any) -> Panel:

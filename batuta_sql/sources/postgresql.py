@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import cached_property
 from typing import Any
@@ -216,9 +216,10 @@ class PostgreSQL:
     def estimate(self, query: FragmentQuery) -> SourceEstimate:
         rows = self._rows(f"EXPLAIN (FORMAT JSON) {query.sql}", copy=False)
         plan = json.loads(rows[0][0])[0]["Plan"]
+        sizes = {t.name: t.statistics.bytes for t in query.tables}
         return SourceEstimate(
             rows=float(plan["Plan Rows"]),
-            bytes_scanned=_scanned_bytes(plan),
+            bytes_scanned=_scanned_bytes(plan, sizes),
             confidence="estimated",
             basis="EXPLAIN (FORMAT JSON)",
         )
@@ -476,12 +477,15 @@ def _bounds(histogram: str | None, type_: str) -> tuple[object | None, object | 
     return None, None
 
 
-def _scanned_bytes(plan: dict[str, Any]) -> float:
-    """Rows times width of the scans of a plan: what the server will have to read at least."""
+def _scanned_bytes(plan: dict[str, Any], sizes: Mapping[str, float | None]) -> float:
+    """Bytes that the scans of a plan read: the whole table for a sequential scan, else the rows
+    that the server expects times their width.
+    """
     own = 0.0
     if "Relation Name" in plan:
-        own = float(plan["Plan Rows"]) * float(plan["Plan Width"])
-    return own + sum(_scanned_bytes(p) for p in plan.get("Plans", ()))
+        whole = sizes.get(plan["Relation Name"]) if plan["Node Type"] == "Seq Scan" else None
+        own = whole or float(plan["Plan Rows"]) * float(plan["Plan Width"])
+    return own + sum(_scanned_bytes(p, sizes) for p in plan.get("Plans", ()))
 
 
 _PARTS = {
