@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +31,22 @@ class DuckDBFile(EmbeddedSource):
     kind = "duckdb"
 
     def __init__(self, name: str, settings: DuckDBSettings) -> None:
-        super().__init__(name)
+        super().__init__(name, settings.query_timeout)
         self._settings = settings
 
-    @cached_property
-    def engine(self) -> duckdb.DuckDBPyConnection:
+    def connect(self) -> duckdb.DuckDBPyConnection:
         path = Path(self._settings.path)
         if not path.is_file():
             raise OperationalError(
                 f"there is no file {path}", source=self.name, hint="check this source's path"
             )
-        connection = super().engine
+        connection = super().connect()
         literal = str(path).replace("'", "''")
         try:
             connection.execute(f"ATTACH '{literal}' AS {_DATABASE} (TYPE duckdb, READ_ONLY)")
         except duckdb.Error as error:
             connection.close()
-            hint = "close the program that has the file open for writing"
-            raise OperationalError(
-                str(error), source=self.name, hint=hint if "lock" in str(error) else None
-            ) from None
+            raise OperationalError(str(error), source=self.name, hint=_hint(str(error))) from None
         return connection
 
     def list_tables(self) -> Sequence[TableName]:
@@ -115,3 +110,12 @@ class DuckDBFile(EmbeddedSource):
             confidence="estimated" if len(known) == len(rows) else "unknown",
             basis="row counts of the DuckDB file",
         )
+
+
+def _hint(message: str) -> str | None:
+    """What ends the trouble of a file that cannot be attached."""
+    if "already attached" in message or "different configuration" in message:
+        return "close the connection of this program that has the file open"
+    if "lock" in message:
+        return "close the program that has the file open for writing"
+    return None

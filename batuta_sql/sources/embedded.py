@@ -7,20 +7,61 @@ becomes a relation, which each subclass says.
 from __future__ import annotations
 
 import abc
+import itertools
+import os
+import tempfile
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 import duckdb
 import pyarrow as pa
+from sqlglot import exp
 
 from batuta_sql.engines.duckdb import ISOLATION, engine_error, quote, stream_error
 from batuta_sql.errors import Error, OperationalError, QueryCancelled
 from batuta_sql.plan.site import Capabilities, TableInfo
-from batuta_sql.plan.translate import DuckDBTranslator
+from batuta_sql.plan.translate import DuckDBTranslator, quoted_table
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
 
 _BATCH_ROWS = 100_000
+_CANCEL_SECONDS = 2.0
+_numbers = itertools.count()
+
+
+class ViewNames:
+    """Names of views for tables whose own names may differ in case alone.
+
+    To DuckDB ``Orders`` and ``orders`` are one name, to a file system they are two.
+    """
+
+    def __init__(self) -> None:
+        self._views: dict[str, str] = {}
+        self._tables: dict[str, str] = {}
+
+    def tell_apart(self, names: Iterable[str]) -> None:
+        """Gives each of ``names``, which are alike without case, a view of its own."""
+        for number, name in enumerate(sorted(set(names))):
+            view = f"{name}/{number}" if number else name
+            self._views[name] = view
+            self._tables[view] = name
+
+    def view(self, name: str) -> str:
+        return self._views.get(name, name)
+
+    def table(self, view: str) -> str:
+        return self._tables.get(view, view)
+
+
+class ViewTranslator(DuckDBTranslator):
+    """Reads each table from its view."""
+
+    def __init__(self, names: ViewNames) -> None:
+        self._names = names
+
+    def table(self, table: TableInfo) -> exp.Table:
+        return quoted_table((self._names.view(table.name),))
 
 
 class EmbeddedSource(abc.ABC):
@@ -29,17 +70,27 @@ class EmbeddedSource(abc.ABC):
     kind = ""
     remembers_catalog = False
     """The catalog may not believe an old answer: files change under us without a word."""
-    query_timeout: float | None = None
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, query_timeout: float | None = None) -> None:
         self.name = name
+        self.query_timeout = query_timeout
         self._lock = threading.Lock()
         self._pending_settings: list[str] = []
 
     @cached_property
     def engine(self) -> duckdb.DuckDBPyConnection:
-        """The source's own engine."""
-        connection = duckdb.connect(":memory:", config=dict(ISOLATION))
+        """The source's own engine; made anew after a failure to open it."""
+        return self.connect()
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """Opens the engine.
+
+        :raises OperationalError: where it cannot be opened.
+        """
+        # Not ".tmp" in the caller's folder; DuckDB makes it when it spills and removes it.
+        spill = f"batuta-spill-{os.getpid()}-{next(_numbers)}"
+        config = dict(ISOLATION, temp_directory=os.path.join(tempfile.gettempdir(), spill))
+        connection = duckdb.connect(":memory:", config=config)
         # HUGEINT, UUID and their like keep their type on the way.
         connection.execute("SET GLOBAL arrow_lossless_conversion = true")
         return connection
@@ -104,6 +155,8 @@ class EmbeddedSource(abc.ABC):
         found = engine_error(error)
         if isinstance(error, duckdb.IOException | duckdb.InvalidInputException):
             found = OperationalError(found.message, hint=found.hint)
+        # DuckDB points into SQL of ours that the user never wrote.
+        found.message = found.message.partition("\n\nLINE ")[0]
         if found.source is None:
             found.source = self.name
         return found
@@ -127,41 +180,76 @@ def table_estimate(query: FragmentQuery, basis: str) -> SourceEstimate:
 
 
 class EmbeddedSnapshot:
-    """One query's view; each read has a cursor of its own."""
+    """One query's view; each read has a cursor of its own.
+
+    A cursor is known here from before its statement starts, so that whatever it does can be ended:
+    DuckDB may run most of a statement before it hands out the stream.
+    """
 
     def __init__(self, source: EmbeddedSource) -> None:
         self._source = source
-        self._lock = threading.Lock()
-        self._readers: list[EmbeddedReader] = []
+        self._changed = threading.Condition()
+        self._starting: set[duckdb.DuckDBPyConnection] = set()
+        self._readers: set[EmbeddedReader] = set()
         self._cancelled = False
 
     def read(self, query: FragmentQuery) -> EmbeddedReader:
         cursor = self._source.cursor()
         try:
-            if self._cancelled:
-                raise QueryCancelled("the query was cancelled", source=self._source.name)
+            with self._changed:
+                self._check()
+                self._starting.add(cursor)
             self._source.prepare(cursor, query)
+            self._check()
             stream = cursor.sql(query.sql).to_arrow_reader(_BATCH_ROWS)
+            reader = EmbeddedReader(self._source, stream, cursor, self._forget)
+            with self._changed:
+                self._check()
+                self._readers.add(reader)
+            return reader
         except Exception as error:
             cursor.close()
+            self._check()
             raise self._source.error(error) from None
-        reader = EmbeddedReader(self._source, stream, cursor, cursor.close)
-        with self._lock:
-            self._readers.append(reader)
-        return reader
+        finally:
+            with self._changed:
+                self._starting.discard(cursor)
+                self._changed.notify_all()
+
+    def _check(self) -> None:
+        if self._cancelled:
+            raise QueryCancelled("the query was cancelled", source=self._source.name)
+
+    def _forget(self, reader: EmbeddedReader) -> None:
+        with self._changed:
+            self._readers.discard(reader)
 
     def cancel(self) -> None:
-        with self._lock:
+        deadline = time.monotonic() + _CANCEL_SECONDS
+        with self._changed:
             self._cancelled = True
-            readers = list(self._readers)
-        for reader in readers:
-            reader.cancel()
+            for reader in self._readers:
+                reader.cancel()
+            # An interrupt just before a statement begins is lost: again, until it has ended.
+            while self._starting and time.monotonic() < deadline:
+                for cursor in self._starting:
+                    interrupt(cursor)
+                self._changed.wait(0.01)
 
     def close(self) -> None:
-        with self._lock:
-            readers, self._readers = self._readers, []
+        self.cancel()
+        with self._changed:
+            readers = list(self._readers)
         for reader in readers:
             reader.close()
+
+
+def interrupt(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Ends what a cursor runs; one that is closed runs nothing."""
+    try:
+        cursor.interrupt()
+    except duckdb.ConnectionException:
+        return
 
 
 class EmbeddedReader:
@@ -172,7 +260,7 @@ class EmbeddedReader:
         source: EmbeddedSource,
         reader: pa.RecordBatchReader,
         cursor: duckdb.DuckDBPyConnection,
-        release: Callable[[], None],
+        release: Callable[[EmbeddedReader], None],
     ) -> None:
         self._source = source
         self._reader = reader
@@ -180,6 +268,7 @@ class EmbeddedReader:
         self._release = release
         self._busy = threading.Lock()
         self._open = True
+        self._cancelled = False
 
     @property
     def schema(self) -> pa.Schema:
@@ -190,8 +279,11 @@ class EmbeddedReader:
 
     def __next__(self) -> pa.RecordBatch:
         with self._busy:
-            if not self._open:
+            if self._cancelled:
+                self._close()
                 raise QueryCancelled("the query was cancelled", source=self._source.name)
+            if not self._open:
+                raise StopIteration
             try:
                 return self._reader.read_next_batch()
             except StopIteration:
@@ -203,7 +295,8 @@ class EmbeddedReader:
 
     def cancel(self) -> None:
         if self._open:
-            self._cursor.interrupt()
+            self._cancelled = True
+            interrupt(self._cursor)
 
     def close(self) -> None:
         # Not under a thread that is reading: the interrupt makes it come back first.
@@ -215,4 +308,5 @@ class EmbeddedReader:
         if self._open:
             self._open = False
             self._reader.close()
-            self._release()
+            self._cursor.close()
+            self._release(self)

@@ -1,4 +1,7 @@
-"""Parquet, CSV, JSON lines and Arrow files; DuckDB's own readers read all but the last."""
+"""Parquet, CSV, JSON lines and Arrow files; DuckDB's own readers read all but the last.
+
+A relative path is looked up from the folder that the program runs in.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,29 @@ import glob
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import duckdb
-import pyarrow.dataset as ds
 
 from batuta_sql.config import FilesSettings
 from batuta_sql.engines.duckdb import quote
-from batuta_sql.errors import ConfigError, OperationalError
-from batuta_sql.plan.site import ColumnInfo, ColumnStatistics, Statistics, TableInfo
+from batuta_sql.errors import ConfigError, NotSupportedError, OperationalError
+from batuta_sql.plan.site import (
+    Capabilities,
+    ColumnInfo,
+    ColumnStatistics,
+    Statistics,
+    TableInfo,
+)
+from batuta_sql.sources.arrow_files import arrow_dataset
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
-from batuta_sql.sources.embedded import EmbeddedSource, table_estimate
+from batuta_sql.sources.embedded import (
+    EmbeddedSource,
+    ViewNames,
+    ViewTranslator,
+    table_estimate,
+)
 
 FORMATS = {
     ".parquet": "parquet",
@@ -36,6 +51,11 @@ FORMATS = {
     ".ipc": "arrow",
 }
 _MOST_FOOTERS = 64
+_WHOLE = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT"})
+
+NAN_SAFE = ", can_have_nan = true"
+"""Parquet's minimum and maximum leave NaN out, and only newer files say whether there is any:
+without this, DuckDB skips row groups, and simplifies tests, that a NaN is in."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +78,16 @@ class Files(EmbeddedSource):
     kind = "files"
 
     def __init__(self, name: str, settings: FilesSettings) -> None:
-        super().__init__(name)
+        super().__init__(name, settings.query_timeout)
         self._settings = settings
+        self._views = ViewNames()
         self._globs = {n: t.path for n, t in settings.tables.items() if t.path is not None}
         if settings.path is None and not self._globs:
             raise ConfigError(f"sources.{name}: give path, or tables = {{ name = 'glob' }}")
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(dialect="duckdb", translator=ViewTranslator(self._views), windows=True)
 
     # --- the catalog ---------------------------------------------------------------------------
 
@@ -75,8 +100,9 @@ class Files(EmbeddedSource):
         if len(path) > 2 or (len(path) == 2 and path[0].lower() != "main"):
             return []
         known = [*self._globs, *self._entries()]
-        exact = [n for n in known if n == path[-1]]
-        names = exact or [n for n in known if n.lower() == path[-1].lower()]
+        alike = [n for n in known if n.lower() == path[-1].lower()]
+        self._views.tell_apart(alike)
+        names = [n for n in alike if n == path[-1]] or alike
         return [self._table(self.files_of(n)) for n in dict.fromkeys(names)]
 
     def _table(self, files: FileSet) -> TableInfo:
@@ -86,7 +112,11 @@ class Files(EmbeddedSource):
                 rows = cursor.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
             except duckdb.Error as error:
                 raise self.error(error) from None
-            statistics = self._statistics(cursor, files)
+            whole = frozenset(r[0] for r in rows if r[1] in _WHOLE)
+            try:
+                statistics = self._statistics(cursor, files, whole)
+            except OSError as error:
+                raise self._unreadable(error) from None
         return TableInfo(
             source=self.name,
             path=(files.name,),
@@ -95,8 +125,14 @@ class Files(EmbeddedSource):
             statistics=statistics,
         )
 
-    def _entries(self) -> dict[str, Path]:
-        """Table names in the folder; a name given as a glob hides one of the folder's."""
+    def _unreadable(self, error: OSError) -> OperationalError:
+        return OperationalError(f"{error.filename}: {error.strerror}", source=self.name)
+
+    def _entries(self) -> dict[str, list[Path]]:
+        """Table names in the folder, and the file or folder of each: one, where all is well.
+
+        A name given as a glob hides one of the folder's.
+        """
         if self._settings.path is None:
             return {}
         folder = Path(self._settings.path)
@@ -104,29 +140,41 @@ class Files(EmbeddedSource):
             raise OperationalError(
                 f"there is no folder {folder}", source=self.name, hint="check this source's path"
             )
-        found: dict[str, Path] = {}
-        for entry in sorted(folder.iterdir()):
+        try:
+            entries = sorted(folder.iterdir())
+        except OSError as error:
+            raise self._unreadable(error) from None
+        found: dict[str, list[Path]] = {}
+        for entry in entries:
             if entry.name.startswith((".", "_")):
                 continue
             if entry.is_dir():
-                found.setdefault(entry.name, entry)
+                found.setdefault(entry.name, []).append(entry)
             elif suffix := suffix_of(entry.name):
-                found.setdefault(entry.name[: -len(suffix)], entry)
+                found.setdefault(entry.name[: -len(suffix)], []).append(entry)
         return {n: p for n, p in found.items() if n not in self._globs}
 
     def files_of(self, name: str) -> FileSet:
         """The files of a table as they are now.
 
         :raises OperationalError: where there are none, or of several formats.
+        :raises NotSupportedError: for a URL.
         """
         if name in self._globs:
-            pattern = str(self._globs[name])
+            pattern = str(self._globs[name]).removeprefix("file://")
+            if "://" in pattern:
+                scheme = pattern.partition("://")[0]
+                raise NotSupportedError(
+                    f'table "{name}" lies on {scheme}://, which is not read yet', source=self.name
+                )
             root = _fixed_part(pattern)
-            paths = sorted(glob.glob(pattern, recursive=True))
+            # "*" finds folders too, and what engines leave beside the data (_SUCCESS, _delta_log).
+            found = [Path(p) for p in glob.glob(pattern, recursive=True)]
+            paths = sorted(str(p) for p in found if p.is_file() and not p.name.startswith("_"))
             if not paths and Path(pattern).is_file():
                 paths = [pattern]
         else:
-            entry = self._entries()[name]
+            entry = self._only(name, self._entries().get(name, []))
             root = str(entry if entry.is_dir() else entry.parent)
             if entry.is_dir():
                 paths = sorted(
@@ -147,10 +195,22 @@ class Files(EmbeddedSource):
             )
         return FileSet(name, formats.pop(), tuple(paths), root)
 
+    def _only(self, name: str, entries: Sequence[Path]) -> Path:
+        match entries:
+            case [entry]:
+                return entry
+            case []:
+                raise OperationalError(f'table "{name}" has no files any more', source=self.name)
+        raise OperationalError(
+            f'table "{name}" may be any of {", ".join(p.name for p in entries)}',
+            source=self.name,
+            hint="name them apart with tables = { name = 'glob' }",
+        )
+
     # --- reading -------------------------------------------------------------------------------
 
     def relation(self, cursor: duckdb.DuckDBPyConnection, name: str) -> str:
-        return self._relation(cursor, self.files_of(name))
+        return self._relation(cursor, self.files_of(self._views.table(name)))
 
     def _relation(self, cursor: duckdb.DuckDBPyConnection, files: FileSet) -> str:
         paths = "[" + ", ".join(path_literal(p) for p in files.paths) + "]"
@@ -158,18 +218,34 @@ class Files(EmbeddedSource):
         hive = ", hive_partitioning = true" if _is_hive(files) else ", hive_partitioning = false"
         match files.format:
             case "parquet":
-                return _without_outer_keys(files, f"read_parquet({paths}{several}{hive})")
+                return _without_outer_keys(files, f"read_parquet({paths}{several}{hive}{NAN_SAFE})")
             case "csv":
                 # A quoted empty field is an empty text; only an empty one without quotes is NULL.
-                reader = f"read_csv({paths}{several}{hive}, allow_quoted_nulls = false)"
+                quoting = self._quoting(cursor, files.paths[0])
+                reader = f"read_csv({paths}{several}{hive}{quoting}, allow_quoted_nulls = false)"
                 return _without_outer_keys(files, reader)
             case "json":
                 return _without_outer_keys(files, f"read_json({paths}{several}{hive})")
         registered = f"arrow:{files.name}"
-        cursor.register(registered, ds.dataset(list(files.paths), format="ipc"))
+        cursor.register(registered, arrow_dataset(self.name, files.paths, files.root))
         return quote(registered)
 
-    def _statistics(self, cursor: duckdb.DuckDBPyConnection, files: FileSet) -> Statistics:
+    @staticmethod
+    def _quoting(cursor: duckdb.DuckDBPyConnection, path: str) -> str:
+        """How fields are quoted, where the first lines have no quote to learn it from.
+
+        DuckDB would take such a file to be without any, and read the first quote as a letter.
+        """
+        try:
+            found = cursor.execute(f"SELECT Quote FROM sniff_csv({path_literal(path)})").fetchone()
+        except duckdb.Error:
+            return ""  # the reader itself says what is wrong
+        return ", quote = '\"', escape = '\"'" if found and found[0] == "(empty)" else ""
+
+    def _statistics(
+        self, cursor: duckdb.DuckDBPyConnection, files: FileSet, whole: frozenset[str]
+    ) -> Statistics:
+        """Rows, bytes and columns; ``whole`` names the columns of whole numbers."""
         if files.format != "parquet":
             return Statistics(bytes=files.bytes)
         paths = "[" + ", ".join(path_literal(p) for p in files.paths) + "]"
@@ -178,7 +254,7 @@ class Files(EmbeddedSource):
                 f"SELECT sum(num_rows) FROM parquet_file_metadata({paths})"
             ).fetchone()
             columns = (
-                self._column_statistics(cursor, paths)
+                self._column_statistics(cursor, paths, whole)
                 if (len(files.paths) <= _MOST_FOOTERS)
                 else {}
             )
@@ -189,14 +265,13 @@ class Files(EmbeddedSource):
 
     @staticmethod
     def _column_statistics(
-        cursor: duckdb.DuckDBPyConnection, paths: str
+        cursor: duckdb.DuckDBPyConnection, paths: str, whole_numbers: frozenset[str]
     ) -> dict[str, ColumnStatistics]:
         rows = cursor.execute(
             "SELECT path_in_schema, sum(stats_null_count), sum(num_values),"
             " sum(total_compressed_size), bool_and(stats_null_count IS NOT NULL),"
             " min(try_cast(stats_min_value AS BIGINT)), max(try_cast(stats_max_value AS BIGINT)),"
-            " bool_and(type IN ('INT32', 'INT64') AND stats_min_value IS NOT NULL"
-            " AND stats_min_value NOT LIKE '%-%-%')"
+            " bool_and(type IN ('INT32', 'INT64') AND stats_min_value IS NOT NULL)"
             f" FROM parquet_metadata({paths}) WHERE path_in_schema NOT LIKE '%, %'"
             " GROUP BY path_in_schema"
         ).fetchall()
@@ -204,8 +279,8 @@ class Files(EmbeddedSource):
             name: ColumnStatistics(
                 null_fraction=float(nulls) / float(values) if known and values else None,
                 width=float(size) / float(values) if values else None,
-                minimum=low if whole else None,
-                maximum=high if whole else None,
+                minimum=low if whole and name in whole_numbers else None,
+                maximum=high if whole and name in whole_numbers else None,
             )
             for name, nulls, values, size, known, low, high, whole in rows
         }

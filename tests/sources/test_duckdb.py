@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,3 +72,35 @@ def test_the_file_is_read_only(path: str, opened: Opened) -> None:
         with pytest.raises(batuta_sql.Error):
             connection.execute(sql)
     assert rows_of(connection, "SELECT count(*) AS n FROM s.customer") == [(1,)]
+
+
+def test_a_file_that_is_being_written_can_be_read_afterwards(path: str, opened: Opened) -> None:
+    connection = opened(kind="duckdb", path=path)
+    program = f"import duckdb; c = duckdb.connect({path!r}); print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        for _ in range(2):
+            with pytest.raises(batuta_sql.OperationalError, match=r"s: [^\n]*lock.*\nHint"):
+                rows_of(connection, "SELECT id FROM s.customer")
+        writer.communicate(b"\n")
+    assert rows_of(connection, "SELECT id FROM s.customer") == [(1,)]
+
+
+def test_a_file_that_this_program_has_open(path: str, opened: Opened) -> None:
+    connection = opened(kind="duckdb", path=path)
+    with (
+        duckdb.connect(path),
+        pytest.raises(batuta_sql.OperationalError, match="of this program"),
+    ):
+        rows_of(connection, "SELECT id FROM s.customer")
+    assert rows_of(connection, "SELECT id FROM s.customer") == [(1,)]
+
+
+def test_a_file_of_another_kind(tmp_path: Path, opened: Opened) -> None:
+    (tmp_path / "x.duckdb").write_bytes(b"x" * 5000)
+    for name, words in (("x", "not a valid DuckDB"), ("none", "there is no file")):
+        with pytest.raises(batuta_sql.OperationalError, match=words):
+            rows_of(opened(kind="duckdb", path=str(tmp_path / f"{name}.duckdb")), "FROM s.t")

@@ -11,9 +11,12 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import batuta_sql
+from batuta_sql.config import FilesSettings
+from batuta_sql.sources.files import Files
 from tests.sources.conftest import rows_of, types_of
 
 Opened = Callable[..., Any]
@@ -187,3 +190,105 @@ def test_the_row_count_of_parquet_is_exact(tmp_path: Path, opened: Opened) -> No
     estimate = opened(kind="files", path=str(tmp_path)).estimate("SELECT * FROM s.t")
     assert estimate.rows == 1234
     assert estimate.bytes_scanned == (tmp_path / "t.parquet").stat().st_size
+
+
+def arrow_file(path: Path, **columns: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table(columns)
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table)
+
+
+@pytest.mark.parametrize(
+    "test", ["x > 1e308", "x < 2", "x = 'nan'", "x <> 1", "x IN (1, 'nan')", "NOT x < 5", "s.x > 5"]
+)
+def test_nan_that_statistics_leave_out_is_found(tmp_path: Path, opened: Opened, test: str) -> None:
+    """Other writers' minimum and maximum are those of the numbers alone."""
+    nan = float("nan")
+    columns = {"id": [1, 2, 3], "x": [nan, 1.0, None], "s": [{"x": nan}, {"x": 1.0}, None]}
+    pq.write_table(pa.table(columns), str(tmp_path / "t.parquet"))
+    arrow_file(tmp_path / "a.arrow", **columns)
+    with duckdb.connect() as local:
+        local.execute(
+            "CREATE TABLE t AS SELECT * FROM (VALUES (1, 'nan'::DOUBLE, {'x': 'nan'::DOUBLE}),"
+            " (2, 1, {'x': 1}), (3, NULL, NULL)) v(id, x, s)"
+        )
+        want = local.execute(f"SELECT id FROM t WHERE {test} ORDER BY id").fetchall()
+    connection = opened(kind="files", path=str(tmp_path))
+    for name in ("t", "a"):
+        assert rows_of(connection, f"SELECT id FROM s.{name} WHERE {test}") == want
+        assert repr(rows_of(connection, f"SELECT max(x) AS m FROM s.{name}")) == "[(nan,)]"
+
+
+def test_arrow_files_are_one_table_with_all_their_columns(tmp_path: Path, opened: Opened) -> None:
+    arrow_file(tmp_path / "t" / "1.arrow", id=pa.array([1], pa.int32()))
+    arrow_file(tmp_path / "t" / "2.arrow", id=pa.array([2**40]), extra=["e"])
+    arrow_file(tmp_path / "k=0" / "h" / "year=2023" / "1.arrow", id=[1])
+    arrow_file(tmp_path / "k=0" / "h" / "year=2024" / "2.arrow", id=[2])
+    connection = opened(
+        kind="files", path=str(tmp_path), tables={"h": str(tmp_path / "k=0" / "h" / "**" / "*")}
+    )
+    assert rows_of(connection, "SELECT id, extra FROM s.t") == [(1, None), (2**40, "e")]
+    assert rows_of(connection, "SELECT * FROM s.h WHERE year = 2024") == [(2, 2024)]
+
+
+def test_arrow_streams_and_what_is_neither(tmp_path: Path, opened: Opened) -> None:
+    table = pa.table({"id": [1]})
+    with pa.ipc.new_stream(str(tmp_path / "t.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    (tmp_path / "bad.arrow").write_bytes(b"ARROW1 and nothing more")
+    connection = opened(kind="files", path=str(tmp_path))
+    assert rows_of(connection, "SELECT * FROM s.t") == [(1,)]
+    with pytest.raises(batuta_sql.OperationalError, match=r"s: .*bad\.arrow"):
+        rows_of(connection, "SELECT * FROM s.bad")
+    assert rows_of(connection, "SELECT * FROM s.t") == [(1,)]
+
+
+def test_names_that_differ_in_case_alone_are_two_tables(tmp_path: Path, opened: Opened) -> None:
+    write(tmp_path / "Orders.parquet", "SELECT 1 AS id")
+    write(tmp_path / "orders.parquet", "SELECT 2 AS id")
+    connection = opened(kind="files", path=str(tmp_path))
+    both = 'SELECT a.id AS a, b.id AS b FROM s."Orders" a, s."orders" b'
+    assert rows_of(connection, both) == [(1, 2)]
+
+
+def test_a_stem_of_two_files_is_refused(tmp_path: Path, opened: Opened) -> None:
+    write(tmp_path / "t.parquet", "SELECT 1 AS id")
+    (tmp_path / "t.csv").write_text("id\n2\n")
+    with pytest.raises(batuta_sql.OperationalError, match=r"t\.csv, t\.parquet"):
+        rows_of(opened(kind="files", path=str(tmp_path)), "SELECT * FROM s.t")
+
+
+def test_a_url_is_refused_as_such(opened: Opened) -> None:
+    connection = opened(kind="files", tables={"t": "s3://bucket/x.parquet"})
+    with pytest.raises(batuta_sql.NotSupportedError, match="s3://"):
+        rows_of(connection, "SELECT * FROM s.t")
+
+
+def test_a_quote_after_the_lines_that_are_sniffed(tmp_path: Path, opened: Opened) -> None:
+    plain = "".join(f"{i},w{i}\n" for i in range(30_000))
+    (tmp_path / "t.csv").write_text(f'id,text\n{plain}30000,"a, ""b""\nc"\n')
+    connection = opened(kind="files", path=str(tmp_path))
+    assert rows_of(connection, "SELECT text FROM s.t WHERE id >= 29999") == [
+        ('a, "b"\nc',),
+        ("w29999",),
+    ]
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv.gz", "t.jsonl"])
+def test_a_corrupt_file_is_one_error_naming_it(tmp_path: Path, opened: Opened, name: str) -> None:
+    (tmp_path / name).write_bytes(b"{PAR1 not at all PAR1")
+    with pytest.raises(batuta_sql.OperationalError) as caught:
+        rows_of(opened(kind="files", path=str(tmp_path)), "SELECT * FROM s.t")
+    assert str(caught.value).startswith("s: ")
+    assert name in str(caught.value)
+    assert "read_" not in str(caught.value)
+
+
+def test_bounds_are_told_of_whole_numbers_alone(tmp_path: Path) -> None:
+    write(tmp_path / "t.parquet", "SELECT 1.50::DECIMAL(9,2) AS price, 7 AS n")
+    source = Files("s", FilesSettings(kind="files", path=str(tmp_path)))
+    (table,) = source.resolve(("t",))
+    assert table.statistics.columns["price"].minimum is None
+    assert table.statistics.columns["n"].minimum == 7
+    source.close()
