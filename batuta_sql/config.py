@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from batuta_sql.errors import ConfigError, did_you_mean
-from batuta_sql.secrets import Secret, without_passwords
+from batuta_sql.secrets import Secret, is_secret_key, without_passwords
 
 FILE_NAME = "batuta.toml"
 Tier = Literal["fully_sovereign", "hybrid_sovereign", "private_cloud", "standard"]
@@ -99,11 +99,14 @@ class SourceSettings(_Frozen):
         found: list[str] = []
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if isinstance(value, Secret):
-                try:
-                    found.append(value.reveal())
-                except ConfigError:
-                    continue
+            options = value if isinstance(value, dict) else {}
+            # Of a driver's options only these: "0" or "true" hidden would garble every message.
+            for one in (value, *(o for k, o in options.items() if is_secret_key(str(k)))):
+                if isinstance(one, Secret):
+                    try:
+                        found.append(one.reveal())
+                    except ConfigError:
+                        continue
         return found
 
 

@@ -135,6 +135,16 @@ def _from_command(target: Any) -> str:
     return done.stdout.rstrip("\r\n")
 
 
+_SECRET_KEY = re.compile(
+    r"password|passwd|secret|token|credential|key|signature|sas", re.IGNORECASE
+)
+
+
+def is_secret_key(key: str) -> bool:
+    """Whether an option's name says that its value is a secret."""
+    return _SECRET_KEY.search(key) is not None
+
+
 _URI_PASSWORD = re.compile(
     # A password may hold an @ that should have been quoted: the last one before the path ends it.
     r"(?P<head>\w[\w+.-]*://[^:/?#@\s]*:)(?P<password>(?:[^@\s]|@(?=[^\s/?]*@))+)(?P<tail>@)"

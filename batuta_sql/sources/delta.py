@@ -1,28 +1,27 @@
 """Delta tables through deltalake: it reads the log, DuckDB reads the Parquet files.
 
-The files of one version become one relation: a branch for each set of partition values, so that
-DuckDB prunes partitions as it prunes constants, and its Parquet reader prunes row groups by
-statistics that it knows to trust (NaN, truncated text). ``table@v3`` reads version 3.
+The files of one version are read by one Parquet reader that is told the table's columns, so that
+nothing is opened to find out; partition values come from the log, joined by the file's number.
+Files of partitions that a fragment cannot need are left out (``partition_pruning``); below that
+DuckDB skips row groups by statistics. ``table@v3`` reads version 3.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import urllib.parse
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
-import pyarrow as pa
+from cachetools import LRUCache
 from sqlglot import exp
 
 from batuta_sql.config import DeltaSettings
 from batuta_sql.engines.duckdb import quote
-from batuta_sql.errors import ConfigError, Error, NotSupportedError, OperationalError
+from batuta_sql.errors import ConfigError, NotSupportedError, OperationalError
 from batuta_sql.plan.site import (
     Capabilities,
     ColumnInfo,
@@ -30,103 +29,83 @@ from batuta_sql.plan.site import (
     Statistics,
     TableInfo,
 )
-from batuta_sql.plan.translate import DuckDBTranslator, quoted_table
+from batuta_sql.plan.translate import quoted_table
+from batuta_sql.secrets import redact
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
-from batuta_sql.sources.embedded import EmbeddedSource, table_estimate
-from batuta_sql.sources.files import path_literal
+from batuta_sql.sources.delta_log import (
+    FILE,
+    DeltaColumn,
+    DeltaVersion,
+    first_words,
+    read_version,
+)
+from batuta_sql.sources.embedded import (
+    EmbeddedSource,
+    ViewNames,
+    ViewTranslator,
+    table_estimate,
+)
+from batuta_sql.sources.files import NAN_SAFE, path_literal
+from batuta_sql.sources.partition_pruning import partition_condition
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-_READABLE_FEATURES = frozenset(
-    {"timestampNtz", "columnMapping", "v2Checkpoint", "vacuumProtocolCheck", "appendOnly"}
-)
-"""Reader features whose tables this module reads right."""
-
-_TYPES = {
-    "string": "VARCHAR",
-    "long": "BIGINT",
-    "integer": "INTEGER",
-    "short": "SMALLINT",
-    "byte": "TINYINT",
-    "float": "FLOAT",
-    "double": "DOUBLE",
-    "boolean": "BOOLEAN",
-    "binary": "BLOB",
-    "date": "DATE",
-    "timestamp": "TIMESTAMP WITH TIME ZONE",
-    "timestamp_ntz": "TIMESTAMP",
-}
 _VERSIONED = re.compile(r"(.+)@v(\d+)")
+_VERSIONS_KEPT = 128
+_ZONED, _PLAIN = "TIMESTAMP WITH TIME ZONE", "TIMESTAMP"
 
 
-@dataclass(frozen=True)
-class DeltaColumn:
-    """A column of a Delta schema: its name, its name in the files, its DuckDB type."""
-
-    name: str
-    physical: str
-    type: str
-    nullable: bool
-
-
-@dataclass(frozen=True)
-class DeltaVersion:
-    """One version of a table: columns, partition columns, files by partition values."""
-
-    version: int
-    columns: tuple[DeltaColumn, ...]
-    partition_columns: tuple[str, ...]
-    groups: tuple[tuple[tuple[Any, ...], tuple[str, ...]], ...]
-    rows: int | None
-    bytes: int
-    bounds: tuple[tuple[str, Any, Any], ...] = ()
-
-
-class DeltaTranslator(DuckDBTranslator):
+class DeltaTranslator(ViewTranslator):
     """Names the version in the fragment, so that it is read whatever is committed meanwhile."""
 
     def table(self, table: TableInfo) -> exp.Table:
-        return quoted_table((f"{table.name.partition('@v')[0]}@v{table.version}",))
+        name = "/".join((*table.path[:-1], _split_version(table.name)[0]))
+        return quoted_table((f"{self._names.view(name)}@v{table.version}",))
 
 
 class Delta(EmbeddedSource):
-    """A folder of Delta tables, or named ones."""
+    """A folder of Delta tables and of folders of them, or named ones."""
 
     kind = "delta"
 
     def __init__(self, name: str, settings: DeltaSettings) -> None:
-        super().__init__(name)
+        super().__init__(name, settings.query_timeout)
         self._settings = settings
         self._named = {n: t for n, t in settings.tables.items() if t.path is not None}
-        self._versions: dict[tuple[str, int], DeltaVersion] = {}
+        self._views = ViewNames()
+        self._versions: LRUCache[tuple[str, int], DeltaVersion] = LRUCache(_VERSIONS_KEPT)
+        self._versions_lock = threading.Lock()
         if settings.path is None and not self._named:
             raise ConfigError(f"sources.{name}: give path, or tables = {{ name = 'path' }}")
 
     @cached_property
     def capabilities(self) -> Capabilities:
-        return Capabilities(dialect="duckdb", translator=DeltaTranslator(), windows=True)
+        translator = DeltaTranslator(self._views)
+        return Capabilities(dialect="duckdb", translator=translator, windows=True)
 
     # --- the catalog ---------------------------------------------------------------------------
 
     def list_tables(self) -> Sequence[TableName]:
-        names = dict.fromkeys([*self._named, *self._folders()])
-        return [TableName((n,), "delta table") for n in sorted(names)]
+        paths = [(n,) for n in self._named] + [tuple(n.split("/")) for n in self._folders()]
+        return [TableName(p, "delta table") for p in sorted(paths)]
 
     def resolve(self, path: tuple[str, ...]) -> Sequence[TableInfo]:
-        if len(path) > 2 or (len(path) == 2 and path[0].lower() != "main"):
-            return []
         asked, version = _split_version(path[-1])
-        known = [*self._named, *self._folders()]
-        exact = [n for n in known if n == asked]
-        names = exact or [n for n in known if n.lower() == asked.lower()]
-        return [self._table(n, version) for n in dict.fromkeys(names)]
+        wanted = (*path[:-1], asked)
+        known = {n: (n,) for n in self._named} | {n: tuple(n.split("/")) for n in self._folders()}
+        alike = [n for n, p in known.items() if _fits(p, wanted)]
+        for name in alike:
+            self._views.tell_apart(n for n in known if n.lower() == name.lower())
+        exact = [n for n in alike if known[n][-len(wanted) :] == wanted]
+        return [self._table(n, known[n], version) for n in exact or alike]
 
-    def _table(self, name: str, asked: int | None) -> TableInfo:
-        found = self._load(name, asked)
+    def _table(self, name: str, path: tuple[str, ...], asked: int | None) -> TableInfo:
+        found = self._now(name, asked)
+        shown = path if asked is None else (*path[:-1], f"{path[-1]}@v{asked}")
         return TableInfo(
             source=self.name,
-            path=(name if asked is None else f"{name}@v{asked}",),
+            path=shown,
             columns=tuple(ColumnInfo(c.name, c.type, c.type, c.nullable) for c in found.columns),
             kind="delta table",
             statistics=Statistics(
@@ -141,6 +120,7 @@ class Delta(EmbeddedSource):
         )
 
     def _folders(self) -> dict[str, Path]:
+        """Delta tables below the folder: ``table``, or ``schema/table``."""
         if self._settings.path is None:
             return {}
         folder = Path(self._settings.path)
@@ -148,204 +128,251 @@ class Delta(EmbeddedSource):
             raise OperationalError(
                 f"there is no folder {folder}", source=self.name, hint="check this source's path"
             )
-        return {
-            p.name: p
-            for p in sorted(folder.iterdir())
-            if (p / "_delta_log").is_dir() and p.name not in self._named
-        }
+        found: dict[str, Path] = {}
+        try:
+            for entry in _subfolders(folder):
+                if _is_table(entry):
+                    found[entry.name] = entry
+                else:
+                    inner = [p for p in _subfolders(entry) if _is_table(p)]
+                    found |= {f"{entry.name}/{p.name}": p for p in inner}
+        except OSError as error:
+            raise OperationalError(
+                f"{error.filename}: {error.strerror}", source=self.name
+            ) from None
+        return {n: p for n, p in found.items() if n not in self._named}
 
     def _location(self, name: str) -> str:
         if name in self._named:
             return str(self._named[name].path)
-        return str(self._folders()[name])
+        folder = self._folders().get(name)
+        if folder is None:
+            raise OperationalError(f'Delta table "{name}" is not there any more', source=self.name)
+        return str(folder)
 
     # --- the log -------------------------------------------------------------------------------
 
-    def _load(self, name: str, asked: int | None) -> DeltaVersion:
+    def _now(self, name: str, asked: int | None) -> DeltaVersion:
+        """The version asked for, or the newest, of the table that is there now."""
         if asked is None and name in self._named:
             asked = self._named[name].version
-        if asked is not None and (name, asked) in self._versions:
-            return self._versions[name, asked]
         table = self._open(name, asked)
-        number = table.version()
-        known = self._versions.get((name, number))
-        if known is None:
-            known = self._read_version(name, table)
-            self._versions[name, number] = known
+        with self._versions_lock:
+            known = self._versions.get((name, table.version()))
+        if known is None or known.identity != str(table.metadata().id):
+            known = read_version(self.name, name, table)
+            with self._versions_lock:
+                self._versions[name, known.version] = known
         return known
+
+    def _pinned(self, name: str, version: int) -> DeltaVersion:
+        """The version that a fragment names, as it was when the fragment was planned."""
+        with self._versions_lock:
+            known = self._versions.get((name, version))
+        return known or self._now(name, version)
 
     def _open(self, name: str, version: int | None) -> DeltaTable:
         from deltalake import DeltaTable
 
+        location = self._location(name)
         options = {k: v.reveal() for k, v in self._settings.storage_options.items()}
         try:
-            return DeltaTable(self._location(name), version=version, storage_options=options)
+            return DeltaTable(location, version=version, storage_options=options)
         except Exception as error:
+            message = redact(first_words(error), self._settings.secrets())
             raise OperationalError(
-                f'Delta table "{name}" cannot be opened: {error}', source=self.name
+                f'Delta table "{name}" cannot be opened: {message}', source=self.name
             ) from None
-
-    def _read_version(self, name: str, table: DeltaTable) -> DeltaVersion:
-        protocol = table.protocol()
-        features = set(protocol.reader_features or ())
-        unreadable = features - _READABLE_FEATURES
-        if unreadable or protocol.min_reader_version > 3:
-            what = ", ".join(sorted(unreadable)) or f"reader version {protocol.min_reader_version}"
-            raise NotSupportedError(
-                f'Delta table "{name}" needs {what}, which cannot be read',
-                source=self.name,
-                hint="rewrite the table without it (for deletion vectors: REORG ... APPLY (PURGE))",
-            )
-        root = self._root(name, table)
-        try:
-            mapped = bool(
-                table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none"
-            )
-            schema = json.loads(table.schema().to_json())
-            columns = tuple(self._column(f, mapped, name) for f in schema["fields"])
-            partitions = tuple(table.metadata().partition_columns)
-            actions = pa.table(table.get_add_actions(flatten=False)).to_pylist()
-        except Error:
-            raise
-        except Exception as error:
-            raise OperationalError(
-                f'the log of Delta table "{name}" cannot be read: {error}', source=self.name
-            ) from None
-        by_name = {c.name: c for c in columns}
-        groups: dict[tuple[Any, ...], list[str]] = {}
-        for action in actions:
-            values = action.get("partition") or {}
-            key = tuple(values.get(p, values.get(by_name[p].physical)) for p in partitions)
-            groups.setdefault(key, []).append(_absolute(root, action["path"]))
-        counts = [a.get("num_records") for a in actions]
-        return DeltaVersion(
-            table.version(),
-            columns,
-            partitions,
-            tuple((k, tuple(v)) for k, v in groups.items()),
-            None if None in counts else sum(counts),
-            sum(a["size_bytes"] for a in actions),
-            _bounds(columns, actions),
-        )
-
-    def _root(self, name: str, table: DeltaTable) -> str:
-        parts = urllib.parse.urlsplit(table.table_uri)
-        if parts.scheme not in ("", "file"):
-            raise NotSupportedError(
-                f'Delta table "{name}" lies on {parts.scheme}://, which is not read yet',
-                source=self.name,
-            )
-        return urllib.parse.unquote(parts.path) if parts.scheme else table.table_uri
-
-    def _column(self, field: dict[str, Any], mapped: bool, table: str) -> DeltaColumn:
-        physical = field["name"]
-        if mapped:
-            physical = field["metadata"].get("delta.columnMapping.physicalName", physical)
-            if isinstance(field["type"], dict):
-                raise NotSupportedError(
-                    f'column "{field["name"]}" of Delta table "{table}" is nested and mapped,'
-                    " which is not read yet",
-                    source=self.name,
-                )
-        return DeltaColumn(
-            field["name"], physical, self._type(field["type"], table), field["nullable"]
-        )
-
-    def _type(self, kind: Any, table: str) -> str:
-        match kind:
-            case str() if kind in _TYPES:
-                return _TYPES[kind]
-            case str() if kind.startswith("decimal"):
-                return kind.upper().replace(" ", "")
-            case {"type": "struct", "fields": fields}:
-                inner = ", ".join(
-                    f"{quote(f['name'])} {self._type(f['type'], table)}" for f in fields
-                )
-                return f"STRUCT({inner})"
-            case {"type": "array", "elementType": element}:
-                return f"{self._type(element, table)}[]"
-            case {"type": "map", "keyType": key, "valueType": value}:
-                return f"MAP({self._type(key, table)}, {self._type(value, table)})"
-        raise NotSupportedError(
-            f'Delta table "{table}" has a column of type {kind}, which cannot be read',
-            source=self.name,
-        )
 
     # --- reading -------------------------------------------------------------------------------
 
-    def relation(self, cursor: duckdb.DuckDBPyConnection, name: str) -> str:
-        bare, version = _split_version(name)
-        return "(" + _version_sql(self._load(bare, version)) + ")"
+    def relation(self, cursor: duckdb.DuckDBPyConnection, name: str, query: FragmentQuery) -> str:
+        view, number = _split_version(name)
+        assert number is not None
+        version = self._pinned(self._views.table(view), number)
+        files = self._needed(cursor, version, name, query)
+        groups = self._groups(cursor, version, view, files)
+        branches = [_branch(version, f"files:{name}", f, mended) for f, mended in groups]
+        if not branches:
+            typed = ", ".join(f"CAST(NULL AS {c.type}) AS {quote(c.name)}" for c in version.columns)
+            return f"(SELECT {typed} WHERE false)"
+        return "(" + " UNION ALL ".join(branches) + ")"
+
+    def _needed(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        version: DeltaVersion,
+        name: str,
+        query: FragmentQuery,
+    ) -> list[int]:
+        """The indices of the files that can hold rows that ``query`` needs."""
+        every = list(range(len(version.files)))
+        if version.partitions is None:
+            return every
+        cursor.register(f"files:{name}", version.partitions)
+        condition = partition_condition(query.sql, name, version.partition_columns)
+        if condition is None:
+            return every
+        values = _partition_values(version, {n: n for n in version.partition_columns})
+        try:
+            rows = cursor.execute(
+                f"SELECT {quote(FILE)} FROM (SELECT {quote(FILE)}, {values}"
+                f" FROM {quote(f'files:{name}')} AS v) WHERE {condition} ORDER BY 1"
+            ).fetchall()
+        except duckdb.Error:
+            return every  # the query itself will say what is wrong with its condition
+        return [r[0] for r in rows]
+
+    def _groups(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        version: DeltaVersion,
+        name: str,
+        files: Sequence[int],
+    ) -> list[tuple[list[int], dict[str, str]]]:
+        """Files with the timestamp columns that they hold as the other kind of timestamp.
+
+        A cast between the kinds would follow the session's time zone; Delta's own are UTC.
+        """
+        times = {c.name for c in version.stored if "TIMESTAMP" in c.type}
+        if not files or not (times or version.by_id):
+            return [(list(files), {})] if files else []
+        held = self._file_types(cursor, [version.files[i] for i in files])
+        groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
+        for index in files:
+            types = held.get(version.files[index], {})
+            if version.by_id and not any(isinstance(k, int) for k in types):
+                raise OperationalError(
+                    f'Delta table "{name}" maps columns by id, and {version.files[index]} has none',
+                    source=self.name,
+                )
+            mended: list[tuple[str, str]] = []
+            for column in version.stored:
+                kind = types.get(column.field_id if version.by_id else column.physical.lower())
+                if column.name in times and kind is not None and _other_time(kind, column.type):
+                    if column.type not in (_ZONED, _PLAIN):
+                        raise NotSupportedError(
+                            f'column "{column.name}" of Delta table "{name}" holds timestamps of'
+                            " another kind inside a nested value, which is not read yet",
+                            source=self.name,
+                        )
+                    mended.append((column.name, kind))
+            groups.setdefault(tuple(mended), []).append(index)
+        return [(indices, dict(key)) for key, indices in groups.items()]
+
+    def _file_types(
+        self, cursor: duckdb.DuckDBPyConnection, paths: Sequence[str]
+    ) -> dict[str, dict[int | str | None, str]]:
+        """DuckDB types of the files' top-level columns, by name in lower case and by field id."""
+        listed = ", ".join(path_literal(p) for p in paths)
+        try:
+            rows = cursor.execute(
+                "SELECT file_name, name, coalesce(num_children, 0), field_id, duckdb_type"
+                f" FROM parquet_schema([{listed}])"
+            ).fetchall()
+        except duckdb.Error as error:
+            raise self.error(error) from None
+        found: dict[str, dict[int | str | None, str]] = {}
+        remaining = iter(rows)
+        for file, _, children, _, _ in remaining:
+            types = found.setdefault(file, {})
+            for _ in range(children):
+                _, name, inner, field_id, kind = next(remaining)
+                leaves = [kind or "", *_below(remaining, inner)]
+                types[name.lower()] = " ".join(leaves)
+                if field_id is not None:
+                    types[int(field_id)] = types[name.lower()]
+        return found
 
     def estimate(self, query: FragmentQuery) -> SourceEstimate:
         return table_estimate(query, "Delta log before pruning")
 
 
-def _bounds(
-    columns: Sequence[DeltaColumn], actions: Sequence[dict[str, Any]]
-) -> tuple[tuple[str, Any, Any], ...]:
-    """Smallest and largest value of each column whose every file tells both."""
-    found: list[tuple[str, Any, Any]] = []
-    for column in columns:
-        if column.type not in ("BIGINT", "INTEGER", "SMALLINT", "TINYINT", "DATE"):
-            continue
-        low: list[Any] = [(a.get("min") or {}).get(column.name) for a in actions]
-        high: list[Any] = [(a.get("max") or {}).get(column.name) for a in actions]
-        if actions and None not in low and None not in high:
-            found.append((column.name, min(low), max(high)))
-    return tuple(found)
+def _below(rows: object, children: int) -> list[str]:
+    """The types of all that a nested column holds: Parquet lists a tree depth first."""
+    found: list[str] = []
+    for _ in range(children):
+        _, _, inner, _, kind = next(rows)  # type: ignore[call-overload]
+        found += [kind or "", *_below(rows, inner)]
+    return found
+
+
+def _other_time(held: str, wanted: str) -> bool:
+    """Whether a file's timestamps are zoned where the table's are not, or the other way round."""
+    zoned = _ZONED in held
+    plain = _PLAIN in held.replace(_ZONED, "")
+    return plain if _ZONED in wanted else zoned
+
+
+def _branch(
+    version: DeltaVersion, partitions: str, files: Sequence[int], mended: Mapping[str, str]
+) -> str:
+    """The SELECT that reads some files, ``mended`` of whose columns need a step between.
+
+    Inside it every column has a name of ours: the table's may be those that DuckDB reserves.
+    """
+    inner = {c.name: f"c{i}" for i, c in enumerate(version.columns)}
+    schema = ", ".join(
+        _schema_entry(c, inner[c.name], mended.get(c.name), version.by_id) for c in version.stored
+    )
+    paths = ", ".join(path_literal(version.files[i]) for i in files)
+    told = f", schema = MAP {{{schema}}}" if schema else ""
+    reader = f"read_parquet([{paths}]{told}, hive_partitioning = false{NAN_SAFE}) AS f"
+    outputs = ", ".join(
+        f"p.{inner[c.name]} AS {quote(c.name)}"
+        if c.name in version.partition_columns
+        else f"{_restored(f'f.{inner[c.name]}', c.name in mended)} AS {quote(c.name)}"
+        for c in version.columns
+    )
+    if version.partitions is None:
+        return f"SELECT {outputs} FROM {reader}"
+    # The reader numbers the files that it is given.
+    numbers = ", ".join(f"({i}, {index})" for i, index in enumerate(files))
+    values = (
+        f"SELECT n.here, {_partition_values(version, inner)} FROM {quote(partitions)} AS v"
+        f" JOIN (VALUES {numbers}) AS n(here, there) ON v.{quote(FILE)} = n.there"
+    )
+    return f"SELECT {outputs} FROM {reader} JOIN ({values}) AS p ON f.file_index = p.here"
+
+
+def _schema_entry(column: DeltaColumn, name: str, held: str | None, by_id: bool) -> str:
+    key = str(column.field_id) if by_id else _text(column.physical)
+    type_ = held if held is not None else column.type
+    return f"{key}: {{name: '{name}', type: {_text(type_)}, default_value: NULL}}"
+
+
+def _restored(column: str, mended: bool) -> str:
+    # In both directions: from the one kind to the other by way of UTC.
+    return f"timezone('UTC', {column})" if mended else column
+
+
+def _partition_values(version: DeltaVersion, names: Mapping[str, str]) -> str:
+    """The partition columns in their types, out of ``DeltaVersion.partitions`` called ``v``."""
+    types = {c.name: c.type for c in version.columns}
+    return ", ".join(
+        f"CAST(v.{quote(n)} AS {types[n]}) AS {quote(names[n])}" for n in version.partition_columns
+    )
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _fits(path: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+    """Whether a table's path is what the user wrote, without case; ``main`` is the outer folder."""
+    asked = tuple(w.lower() for w in wanted)
+    have = tuple(p.lower() for p in path)
+    return have[-len(asked) :] == asked or (len(have) == 1 and asked == ("main", *have))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "_")))
+
+
+def _is_table(folder: Path) -> bool:
+    return (folder / "_delta_log").is_dir()
 
 
 def _split_version(name: str) -> tuple[str, int | None]:
     match = _VERSIONED.fullmatch(name)
     return (match[1], int(match[2])) if match else (name, None)
-
-
-def _absolute(root: str, path: str) -> str:
-    """A file of the table; the log holds its path URL-encoded."""
-    plain = urllib.parse.unquote(path)
-    return plain if plain.startswith("/") else f"{root.rstrip('/')}/{plain}"
-
-
-def _version_sql(version: DeltaVersion) -> str:
-    """The SELECT that reads one version.
-
-    An empty branch with every column comes first: it gives the types, and NULL for a column that
-    older files lack.
-    """
-    partition = set(version.partition_columns)
-    stored = [c for c in version.columns if c.name not in partition]
-    branches = [f"SELECT {_typed(version.columns)} WHERE false"]
-    by_name = {c.name: c for c in version.columns}
-    wanted = ", ".join(quote(c.physical) for c in stored)
-    for values, paths in version.groups:
-        files = "[" + ", ".join(path_literal(p) for p in paths) + "]"
-        constants = "".join(
-            f", {_constant(v, by_name[p].type)} AS {quote(by_name[p].physical)}"
-            for p, v in zip(version.partition_columns, values, strict=True)
-        )
-        inner = (
-            f"SELECT {_typed(stored)} WHERE false UNION ALL BY NAME SELECT * FROM"
-            f" read_parquet({files}, union_by_name = true, hive_partitioning = false)"
-        )
-        columns = wanted or "1 AS one"
-        branches.append(f"SELECT {columns}{constants} FROM ({inner})")
-    # A file whose column has another type than the log says must not change the table's type.
-    outputs = ", ".join(
-        f"CAST({quote(c.physical)} AS {c.type}) AS {quote(c.name)}" for c in version.columns
-    )
-    return f"SELECT {outputs} FROM ({' UNION ALL BY NAME '.join(branches)})"
-
-
-def _typed(columns: Sequence[DeltaColumn]) -> str:
-    return (
-        ", ".join(f"CAST(NULL AS {c.type}) AS {quote(c.physical)}" for c in columns)
-        or "NULL AS one"
-    )
-
-
-def _constant(value: Any, type_: str) -> str:
-    if value is None:
-        return f"CAST(NULL AS {type_})"
-    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-    return "CAST('" + text.replace("'", "''") + f"' AS {type_})"

@@ -99,7 +99,7 @@ class DuckDBFile(EmbeddedSource):
     def prepare(self, cursor: duckdb.DuckDBPyConnection, query: FragmentQuery) -> None:
         cursor.execute(f"USE {_DATABASE}")
 
-    def relation(self, cursor: duckdb.DuckDBPyConnection, name: str) -> str:
+    def relation(self, cursor: duckdb.DuckDBPyConnection, name: str, query: FragmentQuery) -> str:
         return quote(name)
 
     def estimate(self, query: FragmentQuery) -> SourceEstimate:

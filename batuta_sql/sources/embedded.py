@@ -121,8 +121,8 @@ class EmbeddedSource(abc.ABC):
     def resolve(self, path: tuple[str, ...]) -> Sequence[TableInfo]: ...
 
     @abc.abstractmethod
-    def relation(self, cursor: duckdb.DuckDBPyConnection, name: str) -> str:
-        """The FROM item behind a table's name in a fragment; may register things on ``cursor``."""
+    def relation(self, cursor: duckdb.DuckDBPyConnection, name: str, query: FragmentQuery) -> str:
+        """The FROM item behind a table's name in ``query``; may register things on ``cursor``."""
 
     @abc.abstractmethod
     def estimate(self, query: FragmentQuery) -> SourceEstimate: ...
@@ -133,7 +133,7 @@ class EmbeddedSource(abc.ABC):
     def prepare(self, cursor: duckdb.DuckDBPyConnection, query: FragmentQuery) -> None:
         """Makes the tables that a fragment names readable on its cursor."""
         for name in self.names_of(query):
-            relation = self.relation(cursor, name)
+            relation = self.relation(cursor, name, query)
             cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {relation}")
 
     def names_of(self, query: FragmentQuery) -> list[str]:

@@ -209,7 +209,7 @@ class Files(EmbeddedSource):
 
     # --- reading -------------------------------------------------------------------------------
 
-    def relation(self, cursor: duckdb.DuckDBPyConnection, name: str) -> str:
+    def relation(self, cursor: duckdb.DuckDBPyConnection, name: str, query: FragmentQuery) -> str:
         return self._relation(cursor, self.files_of(self._views.table(name)))
 
     def _relation(self, cursor: duckdb.DuckDBPyConnection, files: FileSet) -> str:

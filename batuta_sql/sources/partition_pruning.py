@@ -1,0 +1,89 @@
+"""Which partitions a fragment can need, read from its text.
+
+Only what is certain counts: a partition is left out where every place that reads the table drops
+its rows before anything else can see them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+
+def partition_condition(sql: str, view: str, columns: Collection[str]) -> str | None:
+    """A condition over ``columns`` that holds for every row of ``view`` that ``sql`` can need.
+
+    :param sql: a statement in DuckDB's dialect.
+    :param columns: names of the partition columns.
+    :return: None where any row may be needed.
+    """
+    try:
+        tree = sqlglot.parse_one(sql, read="duckdb")
+    except SqlglotError:
+        return None
+    uses = [t for t in tree.find_all(exp.Table) if t.name == view and not t.db]
+    found = [_of_use(use, {c.lower() for c in columns}) for use in uses]
+    if not found or None in found:
+        return None
+    return " OR ".join(f"({c})" for c in found)
+
+
+def _of_use(table: exp.Table, columns: Collection[str]) -> str | None:
+    """What the SELECT around a table demands of its partition columns."""
+    clause = table.parent
+    select = clause.parent if isinstance(clause, exp.From | exp.Join) else None
+    if not isinstance(select, exp.Select) or not _only_inner(select) or _decorated(table):
+        return None
+    where = select.args.get("where")
+    kept = [c for c in _conjuncts(where) if _is_about(c, table.alias_or_name, columns)]
+    return " AND ".join(f"({_bare(c)})" for c in kept) or None
+
+
+def _only_inner(select: exp.Select) -> bool:
+    """Whether rows that WHERE drops could not have had another effect before it.
+
+    Under an outer join a row that is gone makes its partner look unmatched.
+    """
+    if select.args.get("laterals"):
+        return False
+    return all(
+        not join.side and not join.method and join.kind.upper() in ("", "INNER", "CROSS")
+        for join in select.args.get("joins") or ()
+    )
+
+
+def _decorated(table: exp.Table) -> bool:
+    return any(table.args.get(k) for k in ("pivots", "sample", "joins", "laterals"))
+
+
+def _conjuncts(where: exp.Where | None) -> Iterator[exp.Expr]:
+    waiting = [where.this] if where is not None else []
+    while waiting:
+        node = waiting.pop()
+        match node:
+            case exp.And():
+                waiting += [node.left, node.right]
+            case exp.Paren():
+                waiting.append(node.this)
+            case _:
+                yield node
+
+
+def _is_about(condition: exp.Expr, alias: str, columns: Collection[str]) -> bool:
+    """Whether a condition looks at nothing but partition columns of one table."""
+    if condition.find(exp.Query, exp.Lambda, exp.Window, exp.Star):
+        return False
+    used = list(condition.find_all(exp.Column))
+    return bool(used) and all(c.table == alias and c.name.lower() in columns for c in used)
+
+
+def _bare(condition: exp.Expr) -> str:
+    def bare(node: exp.Expr) -> exp.Expr:
+        if isinstance(node, exp.Column):
+            return exp.Column(this=exp.to_identifier(node.name, quoted=True))
+        return node
+
+    return condition.transform(bare).sql("duckdb")
