@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 import tomllib
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -23,7 +24,7 @@ from pydantic import (
 )
 
 from batuta_sql.errors import ConfigError, did_you_mean
-from batuta_sql.secrets import Secret, is_secret_key, without_passwords
+from batuta_sql.secrets import Secret, is_secret_key, shown, without_passwords
 
 FILE_NAME = "batuta.toml"
 Tier = Literal["fully_sovereign", "hybrid_sovereign", "private_cloud", "standard"]
@@ -36,6 +37,27 @@ RESERVED_NAMES = frozenset(
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, shown(name or "", value)
+
+
+def _as_text(value: Any) -> Any:
+    """What drivers take as text, TOML has as a number or a truth value."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return str(value)
+    return value
+
+
+Options = dict[str, Annotated[Secret, BeforeValidator(_as_text)]]
+"""Options that are handed to a driver: any of them may be a secret, so all are treated as one."""
+
+
+PathText = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, Path) else v)]
 
 
 class CostSettings(_Frozen):
@@ -172,36 +194,28 @@ class PostgreSQLSettings(SourceSettings):
 
 class SQLiteSettings(SourceSettings):
     kind: Literal["sqlite"]
-    path: str
-
-    _text = field_validator("path", mode="before")(lambda v: str(v) if isinstance(v, Path) else v)
+    path: PathText
 
 
 class DuckDBSettings(SourceSettings):
     kind: Literal["duckdb"]
-    path: str
-
-    _text = field_validator("path", mode="before")(lambda v: str(v) if isinstance(v, Path) else v)
+    path: PathText
 
 
 class FilesSettings(SourceSettings):
     kind: Literal["files"]
-    path: str | None = None
-
-    _text = field_validator("path", mode="before")(lambda v: str(v) if isinstance(v, Path) else v)
+    path: PathText | None = None
 
 
 class DeltaSettings(SourceSettings):
     kind: Literal["delta"]
-    path: str | None = None
-    storage_options: dict[str, Secret] = {}
-
-    _text = field_validator("path", mode="before")(lambda v: str(v) if isinstance(v, Path) else v)
+    path: PathText | None = None
+    storage_options: Options = {}
 
 
 class IcebergSettings(SourceSettings):
     kind: Literal["iceberg"]
-    catalog: dict[str, Any] = {}
+    catalog: Options = {}
 
 
 class SnowflakeSettings(SourceSettings):
@@ -445,12 +459,12 @@ def _keys_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
 
 
 def _config_error(problem: ConfigProblem, origin: str | None, text: str) -> ConfigError:
-    shown = ".".join(problem.path) or "the configuration"
+    key = ".".join(problem.path) or "the configuration"
     where = ""
     if origin is not None:
         line = line_of(text, problem.path)
         where = f"{origin}:{line}: " if line else f"{origin}: "
-    return ConfigError(f"{where}{shown}: {without_passwords(problem.message)}", hint=problem.hint)
+    return ConfigError(f"{where}{key}: {without_passwords(problem.message)}", hint=problem.hint)
 
 
 def line_of(text: str, path: tuple[str, ...]) -> int | None:

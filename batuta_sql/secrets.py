@@ -46,10 +46,13 @@ class Secret:
         if isinstance(value, str):
             return cls("given", lambda: value)
         if callable(value):
-            return cls("callable", lambda: str(value()))
+            return cls("callable", lambda: _called(value))
         if isinstance(value, Mapping) and len(value) == 1:
             ((form, target),) = value.items()
-            if form in _FORMS and (isinstance(target, str) or form == "command"):
+            if form == "command":
+                words = _words(target)
+                return cls(form, lambda: _from_command(words))
+            if form in _FORMS and isinstance(target, str):
                 return cls(form, lambda: _looked_up(form, target))
         raise ValueError(
             "a secret is a text, { env = ... }, { file = ... }, { keyring = ... } or"
@@ -82,7 +85,38 @@ class Secret:
         )
 
 
-def _looked_up(form: str, target: Any) -> str:
+def _called(function: Callable[[], Any]) -> str:
+    try:
+        value = function()
+    except ConfigError:
+        raise
+    except Exception as error:
+        # Its message could quote what it was working on.
+        raise ConfigError(f"the secret's callable failed: {type(error).__name__}") from None
+    if not isinstance(value, str):
+        raise ConfigError(
+            f"the secret's callable gave a {type(value).__name__}", hint="it must give a str"
+        )
+    return value
+
+
+def _words(target: Any) -> list[str]:
+    """The words of a command.
+
+    :raises ValueError: where there are none.
+    """
+    if isinstance(target, str):
+        words = shlex.split(target)
+    elif isinstance(target, list | tuple) and all(isinstance(w, str) for w in target):
+        words = list(target)
+    else:
+        words = []
+    if not words:
+        raise ValueError("a secret's command is a text or a list of texts, and not empty")
+    return words
+
+
+def _looked_up(form: str, target: str) -> str:
     match form:
         case "env":
             value = os.environ.get(target)
@@ -96,11 +130,12 @@ def _looked_up(form: str, target: Any) -> str:
                 return Path(target).expanduser().read_text(encoding="utf-8").rstrip("\r\n")
             except OSError as error:
                 raise ConfigError(
-                    f"the secret's file {target} cannot be read: {error.strerror}"
+                    f"the secret's file {target} cannot be read: {error.strerror}",
+                    hint="write the secret into that file, readable by you alone",
                 ) from None
-        case "keyring":
-            return _from_keyring(target)
-    return _from_command(target)
+            except UnicodeDecodeError:
+                raise ConfigError(f"the secret's file {target} is not UTF-8") from None
+    return _from_keyring(target)
 
 
 def _from_keyring(target: str) -> str:
@@ -111,7 +146,13 @@ def _from_keyring(target: str) -> str:
             "keyring is not installed", hint="pip install 'batuta-sql[keyring]'"
         ) from None
     service, _, user = target.partition("/")
-    value = keyring.get_password(service, user)
+    try:
+        value = keyring.get_password(service, user)
+    except Exception as error:
+        raise ConfigError(
+            f'the keyring cannot be asked for "{target}": {type(error).__name__}',
+            hint="unlock or install a keyring, or give the secret as { env = ... }",
+        ) from None
     if value is None:
         raise ConfigError(
             f'the keyring has no password for "{target}"',
@@ -120,18 +161,21 @@ def _from_keyring(target: str) -> str:
     return str(value)
 
 
-def _from_command(target: Any) -> str:
-    words = shlex.split(target) if isinstance(target, str) else [str(w) for w in target]
+def _from_command(words: list[str]) -> str:
     try:
         done = subprocess.run(
             words, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"the secret's command {words[0]} failed: {type(error).__name__}"
+            f"the secret's command {words[0]} failed: {type(error).__name__}",
+            hint="run it by hand: it must print the secret and nothing else",
         ) from None
     if done.returncode != 0:
-        raise ConfigError(f"the secret's command {words[0]} ended with status {done.returncode}")
+        raise ConfigError(
+            f"the secret's command {words[0]} ended with status {done.returncode}",
+            hint="run it by hand: it must print the secret and nothing else",
+        )
     return done.stdout.rstrip("\r\n")
 
 
@@ -150,7 +194,8 @@ _URI_PASSWORD = re.compile(
     r"(?P<head>\w[\w+.-]*://[^:/?#@\s]*:)(?P<password>(?:[^@\s]|@(?=[^\s/?]*@))+)(?P<tail>@)"
 )
 _KEY_PASSWORD = re.compile(
-    r"(?P<head>\b(?:password|passwd|pwd|token|secret)\s*=\s*)(?P<password>'[^']*'|[^\s&;]+)",
+    r"(?P<head>\b[\w.-]*(?:password|passwd|pwd|token|secret|secret_key|access_key|api_?key)\s*=\s*)"
+    r"(?P<password>'[^']*'|[^\s&;]+)",
     re.IGNORECASE,
 )
 
@@ -163,7 +208,26 @@ def without_passwords(text: str) -> str:
 
 def redact(text: str, secrets: Iterable[str]) -> str:
     """``text`` without the given secret values, in their plain and their URL-quoted form."""
+    quote = urllib.parse.quote
     for secret in sorted({s for s in secrets if s}, key=len, reverse=True):
-        for form in (secret, urllib.parse.quote(secret, safe=""), urllib.parse.quote(secret)):
-            text = text.replace(form, HIDDEN)
+        text = text.replace(secret, HIDDEN)
+        quoted = {quote(secret, safe=""), quote(secret), urllib.parse.quote_plus(secret)}
+        for form in sorted(quoted - {secret}, key=len, reverse=True):
+            # %2F and %2f are the same; letters that are not quoted are not.
+            pattern = re.sub(r"%[0-9A-F]{2}", lambda m: f"(?i:{m[0]})", re.escape(form))
+            text = re.sub(pattern, HIDDEN, text)
     return without_passwords(text)
+
+
+def shown(name: str, value: Any) -> Any:
+    """What a repr may show of a setting."""
+    match value:
+        case str() if is_secret_key(name):
+            return HIDDEN
+        case str():
+            return without_passwords(value)
+        case dict():
+            return {k: shown(str(k), v) for k, v in value.items()}
+        case list() | tuple():
+            return type(value)(shown(name, v) for v in value)
+    return value
