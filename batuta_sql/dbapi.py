@@ -22,6 +22,7 @@ from batuta_sql.health import SourceCheck, check_sources
 from batuta_sql.plan.cost import Estimate
 from batuta_sql.planview import Plan, estimate_of
 from batuta_sql.query import Query, Session
+from batuta_sql.sources.embedded import EmbeddedSource
 from batuta_sql.sources.registry import make_source
 from batuta_sql.statements import Outcome, run_statement
 
@@ -80,6 +81,11 @@ class Connection:
         self._confirm = confirm
         sources = {n: make_source(n, s) for n, s in settings.sources.items()}
         engine = DuckDBEngine(settings.memory_limit, settings.temp_directory, settings.threads)
+        limits = {"memory_limit": settings.memory_limit, "threads": settings.threads}
+        for name, value in limits.items():
+            for source in sources.values():
+                if value is not None and isinstance(source, EmbeddedSource):
+                    source.apply_setting(f"SET GLOBAL {name} = '{value}'")
         self._session = Session(engine, Catalog(sources, settings.catalog_ttl))
         self._lock = threading.Lock()
         self._running: set[Query] = set()

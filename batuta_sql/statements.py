@@ -351,10 +351,10 @@ def _set(connection: Connection, statement: Statement) -> Outcome:
     value = re.sub(r"^\s*set\s+(?:session\s+|global\s+)?", "", statement.sql, flags=re.IGNORECASE)
     text = f"SET GLOBAL {value}"
     outcome = _run_local(connection, text, None)
+    for source in connection._session.sources.values():
+        if isinstance(source, EmbeddedSource):
+            source.apply_setting(text)
     if name == "timezone":
-        for source in connection._session.sources.values():
-            if isinstance(source, EmbeddedSource):
-                source.apply_setting(text)
         with connection._session.engine.lossless_cursor() as cursor:
             cursor.execute(text)
     return outcome

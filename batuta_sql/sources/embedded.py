@@ -109,7 +109,7 @@ class EmbeddedSource(abc.ABC):
     def apply_setting(self, sql: str) -> None:
         """Runs a ``SET GLOBAL`` of the session in this engine too, before its next use.
 
-        What is pushed here must read time zones as the residual engine does.
+        What is pushed here must read time zones, and keep limits, as the residual engine does.
         """
         with self._lock:
             self._pending_settings.append(sql)

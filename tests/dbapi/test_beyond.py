@@ -119,3 +119,19 @@ def test_the_time_zone_of_the_session_holds_at_embedded_sources_too(tmp_path: Pa
         con.execute("SET TimeZone = 'Asia/Tokyo'")
         shown = con.execute("SELECT CAST(moment AS VARCHAR) FROM f.t").fetchall()
         assert shown == [("2024-06-01 21:00:00+09",)]
+
+
+def test_the_limits_hold_at_embedded_engines_too(tmp_path: Path) -> None:
+    """A join pushed to a folder of files runs in that source's own engine."""
+    duckdb.sql(f"COPY (SELECT 1 AS id) TO '{tmp_path}/t.parquet'")
+    config = {
+        "sources": {"f": {"kind": "files", "path": str(tmp_path)}},
+        "memory_limit": "300MB",
+        "threads": 1,
+    }
+    asked = "SELECT current_setting('memory_limit'), current_setting('threads')"
+    with batuta_sql.connect(config) as con:
+        engine = con._session.sources["f"].cursor
+        assert engine().execute(asked).fetchall() == [("286.1 MiB", 1)]
+        con.execute("SET memory_limit = '400MB'")
+        assert engine().execute(asked).fetchall() == [("381.4 MiB", 1)]
