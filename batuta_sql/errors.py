@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,11 @@ class Error(Exception):
     :param source: the name of the configured source that the error comes from.
     :param hint: the suggested next step.
     :param sql: the text that ``position`` points into.
+
+    ``exit_status`` is what the command line ends with where nobody catches the error.
     """
+
+    exit_status: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -102,6 +107,34 @@ class ConfigError(ProgrammingError):
 
 class QueryCancelled(OperationalError):
     """The query was cancelled by ``Connection.cancel()`` or Ctrl-C."""
+
+
+class Refused(OperationalError):
+    """A guard stopped a query before anything was sent that bills or leaks."""
+
+
+class CostRefused(Refused):
+    """The query would cost more than is allowed, or nobody said that it may."""
+
+    exit_status = 3
+
+
+class LabelRefused(Refused):
+    """The query would mix data whose labels must not meet."""
+
+    exit_status = 4
+
+
+class TierRefused(Refused):
+    """The sovereignty tier does not allow the source."""
+
+    exit_status = 4
+
+
+class SealError(Refused):
+    """The operating system cannot be made to enforce the tier here."""
+
+    exit_status = 78
 
 
 def caret(sql: str, position: Position) -> str:

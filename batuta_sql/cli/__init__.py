@@ -1,6 +1,7 @@
 """The command line: ``batuta-sql query | explain | estimate | tree | describe | search | doctor``.
 
-Exit status: 0 done, 1 error, 2 usage, 130 interrupted.
+Exit status: 0 done, 1 error, 2 usage, 3 refused for cost, 4 refused for labels or tier, 78 the
+seal cannot be enforced, 130 interrupted.
 """
 
 from __future__ import annotations

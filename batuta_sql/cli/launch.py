@@ -105,7 +105,7 @@ def launch(arguments: Sequence[str] | None) -> int:
         return ERROR
     except Exception as error:
         _say(_words(error))
-        return ERROR
+        return int(getattr(error, "exit_status", ERROR))
 
 
 def _run(run: Run, tokens: list[str]) -> int:
