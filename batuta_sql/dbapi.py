@@ -18,6 +18,7 @@ from batuta_sql.engines.duckdb import DuckDBEngine, PendingResult
 from batuta_sql.errors import InterfaceError, NotSupportedError, ProgrammingError
 from batuta_sql.frontend.expressions import ParameterValues
 from batuta_sql.frontend.parser import Statement, parse
+from batuta_sql.guards.tiers import TierGate
 from batuta_sql.health import SourceCheck, check_sources
 from batuta_sql.plan.cost import Estimate
 from batuta_sql.planview import Plan, estimate_of
@@ -71,11 +72,11 @@ class Connection:
     def __init__(
         self, settings: Settings, confirm: Callable[[Estimate], bool] | None = None
     ) -> None:
-        if settings.tier != "standard":
-            # Nothing is enforced yet, and a tier that is only a word would be believed.
+        if settings.tier == "fully_sovereign":
+            # Not enforced by the system yet, and a tier that is only a word would be believed.
             raise NotSupportedError(
                 f'the tier "{settings.tier}" cannot be enforced by this version',
-                hint='only tier = "standard" is built; see Limits in the README',
+                hint="see Limits in the README",
             )
         self._settings = settings
         self._confirm = confirm
@@ -86,7 +87,8 @@ class Connection:
             for source in sources.values():
                 if value is not None and isinstance(source, EmbeddedSource):
                     source.apply_setting(f"SET GLOBAL {name} = '{value}'")
-        self._session = Session(engine, Catalog(sources, settings.catalog_ttl))
+        self._gate = TierGate(settings.tier, settings.sources)
+        self._session = Session(engine, Catalog(sources, settings.catalog_ttl, self._gate.check))
         self._lock = threading.Lock()
         self._running: set[Query] = set()
         self._closed = False
@@ -162,8 +164,13 @@ class Connection:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The names of the configured sources."""
+        """The names of the configured sources, of those too that the tier does not allow."""
         return tuple(self._session.sources)
+
+    @property
+    def tier(self) -> str:
+        """The sovereignty tier in force."""
+        return self._settings.tier
 
     def tables(self, source: str | None = None) -> list[tuple[str, tuple[str, ...], str]]:
         """Source, path and kind of every table, of one source or of all.
@@ -184,7 +191,7 @@ class Connection:
     def check(self) -> list[SourceCheck]:
         """Asks every source for its tables, all at once; a failure is part of the answer."""
         self._check_open()
-        return check_sources(self._session.sources, self._settings.sources)
+        return check_sources(self._session.sources, self._gate)
 
     def plan(self, sql: str, parameters: ParameterValues | None = None) -> Plan:
         """The placed plan of a query; nothing is run."""

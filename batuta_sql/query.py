@@ -137,7 +137,7 @@ class Query:
             self._expose_tables_of_text()
             self._expect_scans(list(self.names.tables.values()))
             return
-        self.names.prefetch(tree)
+        self.names.prefetch(tree, self.statement.sql)
         parameters = Parameters(self.parameters)
         binder = Binder(self.names, self.statement.sql, parameters)
         bound = binder.bind(tree)

@@ -13,6 +13,7 @@ from batuta_sql import __version__
 from batuta_sql.cli.launch import ERROR, Run, UsageError
 
 if TYPE_CHECKING:
+    from batuta_sql.cli.listings import Listed
     from batuta_sql.dbapi import Connection
 
 Format = Literal["table", "csv", "json", "arrow", "parquet"]
@@ -181,8 +182,11 @@ class Commands:
 
         connection = self._connect()
         # Asked for by name, a source that does not answer is the error of the command.
-        known = [(source, connection.tables(source), "")] if source else None
-        listed = known or listings.tables_by_source(connection)
+        listed = (
+            [listings.SourceTables(source, tuple(connection.tables(source)))]
+            if source
+            else listings.tables_by_source(connection)
+        )
         if json:
             listings.print_json(listings.tree_values(listed))
         else:
@@ -279,9 +283,9 @@ def _sql(given: str | None) -> str:
     return text
 
 
-def _status(listed: list[tuple[str, Any, str]]) -> int:
+def _status(listed: Listed) -> int:
     """A listing that lacks a source is an error, whatever else it shows."""
-    failed = [f"{name}: {error}" for name, _, error in listed if error]
+    failed = [f"{one.source}: {one.error}" for one in listed if one.error]
     for line in failed:
         print(line, file=sys.stderr)
     return ERROR if failed else 0

@@ -41,18 +41,23 @@ def examine(config: Path | None, connect: Callable[[], Connection], *, as_json: 
     state: dict[str, Any] = {
         "config": str(place) if place is not None else None,
         "python": platform.python_version(),
+        "tier": None,
         "packages": {name: _version(name) for name in _PACKAGES},
         "sources": [],
     }
     if not as_json:
         # Before the sources are asked: a wrong configuration or a slow source hides nothing.
         _print_machine(state)
-    for check in connect().check():
+    connection = connect()
+    state["tier"] = connection.tier
+    for check in connection.check():
         state["sources"].append(
             {
                 "name": check.name,
                 "kind": check.kind,
                 "locality": check.locality,
+                "locality_from": check.reason,
+                "allowed": check.allowed,
                 "seconds": round(check.seconds, 4),
                 "tables": check.tables,
                 "error": check.error,
@@ -61,6 +66,7 @@ def examine(config: Path | None, connect: Callable[[], Connection], *, as_json: 
     if as_json:
         print_json(state)
     else:
+        print(f"tier:     {connection.tier}")
         _print_sources(state["sources"])
     return ERROR if any(s["error"] for s in state["sources"]) else 0
 
@@ -83,8 +89,11 @@ def _print_machine(state: dict[str, Any]) -> None:
 def _print_sources(sources: list[dict[str, Any]]) -> None:
     print("sources:" if sources else "sources:  none are configured")
     for source in sources:
-        locality = source["locality"] or "locality not set"
+        locality = f"{source['locality'] or 'locality unknown'}: {source['locality_from']}"
         head = f"  {source['name']} ({source['kind']}, {locality})"
+        if not source["allowed"]:
+            print(f"{head}: not allowed by the tier, not asked")
+            continue
         seconds = f"{source['seconds']:.3f} s"
         if source["error"]:
             print(f"{head}: does not answer after {seconds}: {source['error']}")
