@@ -15,9 +15,10 @@ import pyarrow as pa
 from batuta_sql import errors
 from batuta_sql.catalog.catalog import Catalog, unknown_source
 from batuta_sql.engines.duckdb import DuckDBEngine, PendingResult
-from batuta_sql.errors import InterfaceError, NotSupportedError, ProgrammingError
+from batuta_sql.errors import InterfaceError, ProgrammingError, SealError
 from batuta_sql.frontend.expressions import ParameterValues
 from batuta_sql.frontend.parser import Statement, parse
+from batuta_sql.guards.egress import enforced
 from batuta_sql.guards.tiers import TierGate
 from batuta_sql.health import SourceCheck, check_sources
 from batuta_sql.plan.cost import Estimate
@@ -72,11 +73,12 @@ class Connection:
     def __init__(
         self, settings: Settings, confirm: Callable[[Estimate], bool] | None = None
     ) -> None:
-        if settings.tier == "fully_sovereign":
-            # Not enforced by the system yet, and a tier that is only a word would be believed.
-            raise NotSupportedError(
-                f'the tier "{settings.tier}" cannot be enforced by this version',
-                hint="see Limits in the README",
+        if settings.tier == "fully_sovereign" and enforced() is None:
+            # A tier that is only a word would be believed.
+            raise SealError(
+                f'nothing enforces the tier "{settings.tier}" on this process',
+                hint="run the program by batuta-sql seal -- COMMAND ..., or call"
+                " batuta_sql.guards.egress.lock() before the first connection",
             )
         self._settings = settings
         self._confirm = confirm

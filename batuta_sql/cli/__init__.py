@@ -1,7 +1,8 @@
-"""The command line: ``batuta-sql query | explain | estimate | tree | describe | search | doctor``.
+"""The command line: ``batuta-sql query | explain | estimate | tree | describe | search | doctor``,
+and ``batuta-sql seal -- COMMAND``.
 
 Exit status: 0 done, 1 error, 2 usage, 3 refused for cost, 4 refused for labels or tier, 78 the
-seal cannot be enforced, 130 interrupted.
+seal cannot be enforced, 130 interrupted; of ``seal``, else the command's own.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +17,7 @@ from batuta_sql.cli.launch import ERROR, Run, UsageError
 if TYPE_CHECKING:
     from batuta_sql.cli.listings import Listed
     from batuta_sql.dbapi import Connection
+    from batuta_sql.errors import SealError
 
 Format = Literal["table", "csv", "json", "arrow", "parquet"]
 
@@ -27,12 +30,28 @@ _SUFFIXES: dict[str, Format] = {
 }
 
 
-def parse(run: Run, tokens: list[str]) -> Callable[[], Any] | None:
+@dataclass(frozen=True)
+class Chosen:
+    """The command that a command line asks for.
+
+    :param name: of the command.
+    :param commands: what it belongs to.
+    :param work: runs it.
+    """
+
+    name: str
+    commands: Commands
+    work: Callable[[], Any]
+
+
+def parse(run: Run, tokens: list[str], sealed: list[str] | None = None) -> Chosen | None:
     """The command that ``tokens`` ask for; None where help or the version was shown.
+
+    :param sealed: the command that ``seal`` is to run.
 
     :raises CycloptsError: for a wrong command line.
     """
-    commands = Commands(run)
+    commands = Commands(run, sealed)
     app = App(
         name="batuta-sql",
         help="One SQL query over many systems, with the answer that DuckDB would give.",
@@ -47,10 +66,11 @@ def parse(run: Run, tokens: list[str]) -> Callable[[], Any] | None:
         commands.tree,
         commands.describe,
         commands.search,
+        commands.seal,
         commands.doctor,
     ):
         app.command(command)
-    found: list[Callable[[], Any]] = []
+    found: list[Chosen] = []
 
     @app.meta.default
     def with_config(
@@ -67,7 +87,8 @@ def parse(run: Run, tokens: list[str]) -> Callable[[], Any] | None:
         commands.config = config
         command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
         if command.__name__ in dir(Commands):
-            found.append(lambda: command(*bound.args, **bound.kwargs))
+            work = partial(command, *bound.args, **bound.kwargs)
+            found.append(Chosen(command.__name__, commands, work))
         else:
             command(*bound.args, **bound.kwargs)
 
@@ -76,11 +97,16 @@ def parse(run: Run, tokens: list[str]) -> Callable[[], Any] | None:
 
 
 class Commands:
-    """What each command does. ``config`` is the file given on the command line."""
+    """What each command does.
 
-    def __init__(self, run: Run) -> None:
+    ``config`` is the file given on the command line; ``refusal`` is why nothing may be contacted.
+    """
+
+    def __init__(self, run: Run, sealed: list[str] | None = None) -> None:
         self._run = run
+        self._sealed = sealed
         self.config: Path | None = None
+        self.refusal: SealError | None = None
 
     def query(
         self,
@@ -233,8 +259,24 @@ class Commands:
             listings.print_matches(found, text)
         return _status(listed)
 
+    def seal(self, *, forward: tuple[str, ...] = ()) -> int:
+        """Run a command that can reach nothing but what the tier allows: seal -- COMMAND ...
+
+        Enforced by the Linux kernel, for the command and everything that it starts. Exit status:
+        that of the command; 78 where the seal cannot be enforced and nothing was run.
+
+        Parameters
+        ----------
+        forward
+            A further way out, as NAME:PORT, NAME:PORT=HOST:PORT or NAME:PORT=/path/of/socket: the
+            command dials NAME:PORT, and what is behind it is reached outside. May be repeated.
+        """
+        from batuta_sql.cli import seal
+
+        return seal.run(self._sealed, forward, self.config)
+
     def doctor(self, *, json: bool = False) -> int:
-        """Check the configuration, the drivers and the sources.
+        """Check the configuration, the drivers and the sources, and what this machine can enforce.
 
         Parameters
         ----------
@@ -250,6 +292,8 @@ class Commands:
     def _connect(self, **options: Any) -> Connection:
         from batuta_sql import connect
 
+        if self.refusal is not None:
+            raise self.refusal
         self._run.connection = connect(self.config, **options)
         return self._run.connection
 

@@ -1,10 +1,11 @@
-"""``batuta-sql doctor``: what is configured, what is installed, which sources answer."""
+"""``batuta-sql doctor``: what is configured, installed and enforceable, which sources answer."""
 
 from __future__ import annotations
 
 import platform
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from batuta_sql.cli.launch import ERROR
 from batuta_sql.cli.listings import print_json
 from batuta_sql.config import usual_place
+from batuta_sql.guards.egress import abilities
 
 if TYPE_CHECKING:
     from batuta_sql import Connection
@@ -43,6 +45,7 @@ def examine(config: Path | None, connect: Callable[[], Connection], *, as_json: 
         "python": platform.python_version(),
         "tier": None,
         "packages": {name: _version(name) for name in _PACKAGES},
+        "abilities": [asdict(ability) for ability in abilities()],
         "sources": [],
     }
     if not as_json:
@@ -83,6 +86,11 @@ def _print_machine(state: dict[str, Any]) -> None:
     print(f"python:   {state['python']}")
     for name, found in state["packages"].items():
         print(f"  {name:24} {found or 'not installed'}")
+    print("enforceable on this machine:")
+    for ability in state["abilities"]:
+        print(f"  {ability['name']:24} {'yes' if ability['ok'] else 'no'}: {ability['detail']}")
+        if ability["remedy"]:
+            print(f"  {'':24} Hint: {ability['remedy']}")
     sys.stdout.flush()
 
 

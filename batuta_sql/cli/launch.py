@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts import CycloptsError
 
+from batuta_sql.errors import SealError
+
 if TYPE_CHECKING:
     from batuta_sql.dbapi import Connection
 
@@ -84,12 +86,12 @@ class Run:
 
 def launch(arguments: Sequence[str] | None) -> int:
     """Runs a command line and gives its exit status; says on stderr what went wrong."""
-    tokens = [_as_value(t) for t in (sys.argv[1:] if arguments is None else arguments)]
+    given = list(sys.argv[1:] if arguments is None else arguments)
     _tolerant(sys.stdout)
     _tolerant(sys.stderr)
     run = Run()
     try:
-        status = _run(run, tokens)
+        status = _run(run, given)
         sys.stdout.flush()
         return status
     except (UsageError, CycloptsError) as error:
@@ -108,11 +110,24 @@ def launch(arguments: Sequence[str] | None) -> int:
         return int(getattr(error, "exit_status", ERROR))
 
 
-def _run(run: Run, tokens: list[str]) -> int:
-    from batuta_sql.cli import commands
+def _run(run: Run, given: list[str]) -> int:
+    from batuta_sql.cli import commands, seal
 
-    command = commands.parse(run, tokens)
-    return DONE if command is None else run(command)
+    options, sealed = seal.split(given)
+    chosen = commands.parse(run, [_as_value(t) for t in options], sealed)
+    if chosen is None:
+        return DONE
+    # A seal is made in the main thread, while there is no other.
+    if chosen.name == "seal":
+        return int(chosen.work())
+    try:
+        status = seal.reexecuted(given, chosen.commands.config)
+    except SealError as error:
+        if chosen.name != "doctor":
+            raise
+        chosen.commands.refusal = error
+        status = None
+    return run(chosen.work) if status is None else status
 
 
 def _as_value(token: str) -> str:

@@ -35,7 +35,7 @@ _DEAD_ENDS = frozenset(
 """Variables, compared without case, that point at helpers which cannot be reached inside."""
 
 _NO_PROBES = {"SNOWFLAKE_DISABLE_PLATFORM_DETECTION": "true"}
-"""Keeps a driver from waiting for the metadata services of clouds. It reads this as it is at exec."""
+"""Keeps a driver, which reads it as it is at exec, from waiting for metadata services of clouds."""
 
 
 @dataclass
@@ -168,7 +168,9 @@ def install_filter(room: Construction) -> None:
 def verify_seal(room: Construction) -> None:
     """Believes nothing of the above."""
     now = verify.namespaces()
-    faults = [f"the {kind} namespace is the old one" for kind in now if now[kind] == room.outside[kind]]
+    faults = [
+        f"the {kind} namespace is the old one" for kind in now if now[kind] == room.outside[kind]
+    ]
     faults += verify.thread_faults()
     faults += verify.capability_faults()
     faults += room.masks.faults()

@@ -16,7 +16,7 @@ from batuta_sql.guards.egress.interfaces import Address
 _DIAL_SECONDS = 10.0
 _CHUNK_BYTES = 1 << 18
 _BACKLOG = 128
-_HOST_NETWORK = ipaddress.ip_network("127.88.0.0/16")
+_HOST_NETWORK = ipaddress.IPv4Network("127.88.0.0/16")
 """Where host names get their addresses inside."""
 
 
@@ -81,7 +81,7 @@ def plan_addresses(forwards: Sequence[Forward]) -> AddressPlan:
     listeners: dict[tuple[Address, int], Forward] = {}
     added: list[Address] = []
     hosts: dict[str, Address] = {}
-    free = _HOST_NETWORK.hosts()
+    free = iter(_HOST_NETWORK.hosts())
     for forward in forwards:
         literal = forward.address()
         if literal is not None:
@@ -123,9 +123,8 @@ def listen(plan: AddressPlan) -> list[tuple[Forward, socket.socket]]:
             no_ipv6 = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
             if no_ipv6 and address.version == 6 and forward.is_localhost():
                 continue
-            raise OSError(error.errno, f"listen at {address}:{forward.port}: {error.strerror}") from (
-                None
-            )
+            said = f"listen at {address}:{forward.port}: {error.strerror}"
+            raise OSError(error.errno, said) from None
         listeners.append((forward, listener))
     return listeners
 

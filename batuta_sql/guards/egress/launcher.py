@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from batuta_sql.errors import SealError
 from batuta_sql.guards.egress import mounts, verify
@@ -21,6 +22,7 @@ from batuta_sql.guards.egress.construction import (
     Step,
 )
 from batuta_sql.guards.egress.forwards import AddressPlan, Forward, Forwarder, plan_addresses
+from batuta_sql.guards.egress.interfaces import Address
 from batuta_sql.guards.egress.remedies import remedy
 from batuta_sql.guards.egress.rules import SEALED, Rule
 from batuta_sql.guards.egress.supervision import WATCHED, wait_for
@@ -39,7 +41,7 @@ class Recipe:
 
     steps: Sequence[Step] = STEPS
     rules: Sequence[Rule] = SEALED
-    entry: Entry = Entry()
+    entry: Entry = field(default_factory=Entry)
     flags: int = NAMESPACES
     masked: Sequence[str] = mounts.MASKED
 
@@ -164,8 +166,8 @@ def _attend(child: int, addresses: AddressPlan, control: socket.socket) -> int:
     if message == READY:
         # Localhost may have lost its second listener: each socket knows its own address.
         listeners = [socket.socket(fileno=d) for d in descriptors]
-        by_address = {(str(a), f.port): f for f, a in addresses.listeners}
-        forwarder = Forwarder([(by_address[s.getsockname()[:2]], s) for s in listeners], _say)
+        by_address = {(address, f.port): f for f, address in addresses.listeners}
+        forwarder = Forwarder([(by_address[_bound_to(s)], s) for s in listeners], _say)
         forwarder.start()
         control.send(GO)
         message = control.recv(4096)  # nothing, once the command runs: exec closes the line
@@ -178,6 +180,11 @@ def _attend(child: int, addresses: AddressPlan, control: socket.socket) -> int:
     if forwarder is None:
         raise _refusal(f"the child ended with {status}", None)
     return status
+
+
+def _bound_to(listener: socket.socket) -> tuple[Address, int]:
+    host, port = listener.getsockname()[:2]
+    return ipaddress.ip_address(host), port
 
 
 def _refusal(said: str, number: int | None) -> SealError:

@@ -157,4 +157,3 @@ def return_to_folder(path: str) -> None:
 
 def _lies_in(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
-

@@ -25,8 +25,8 @@ def remedy(number: int | None) -> str:
         found.append(f"set {_UBUNTU} = 0 by sysctl, or give the Python program an AppArmor profile")
     if _filtered():
         found.append(
-            "this process is under a seccomp filter already, which may be what refuses; in a container"
-            " (Docker's default seccomp profile refuses unshare and mount) give it one that allows"
+            "this process is under a seccomp filter already, which may be what refuses; in a"
+            " container (Docker's default seccomp profile refuses it) choose a profile that allows"
             " unshare and mount in user namespaces"
         )
     if not found:

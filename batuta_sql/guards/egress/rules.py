@@ -1,4 +1,4 @@
-"""What the seccomp filter answers, as a table. The first rule that fits decides; else the call runs.
+"""What the seccomp filter answers, as a table: the first rule that fits, else the call runs.
 
 The rules stand on facts of the kernel:
 

@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from batuta_sql.guards.egress import inherited, interfaces
@@ -91,7 +92,7 @@ def refusal_faults() -> list[str]:
         "SCTP": lambda: _open(socket.AF_INET, socket.SOCK_STREAM, _SCTP),
     }
     for name, family in _FAMILIES.items():
-        doors[f"the family {name}"] = lambda family=family: _open(family, socket.SOCK_RAW)  # type: ignore[misc]
+        doors[f"the family {name}"] = partial(_open, family, socket.SOCK_RAW)
     faults = [f for name, door in doors.items() for f in _fault(name, door, _REFUSED)]
     return faults + _fault("io_uring", _ring, (errno.ENOSYS,))
 
@@ -116,11 +117,10 @@ def loopback_faults() -> list[str]:
     found = interfaces.names()
     if found != ["lo"]:
         return [f"there are the interfaces {', '.join(found) or 'none'}"]
-    return [
-        fault
-        for family, address in _OUTSIDE
-        for fault in _fault(f"a route to {address}", lambda f=family, a=address: _dial(f, a), _NO_WAY)  # type: ignore[misc]
-    ]
+    faults: list[str] = []
+    for family, address in _OUTSIDE:
+        faults += _fault(f"a route to {address}", partial(_dial, family, address), _NO_WAY)
+    return faults
 
 
 def namespaces() -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from batuta_sql.errors import SealError
 from batuta_sql.guards.egress.launcher import seal
-from batuta_sql.guards.egress.lock import lock
+from batuta_sql.guards.egress.locking import lock
 from batuta_sql.guards.egress.verify import enforced
 
 _SECONDS = 30.0
@@ -42,7 +42,7 @@ def abilities() -> list[Ability]:
     if now is not None:
         return [Ability("egress seal", True, f"in force: this process is {now}")]
     # A fresh interpreter: this one may have threads, which a seal cannot start from.
-    program = f"import {__name__} as a; a.report()"
+    program = f"from {__name__} import report; report()"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([_ROOT, *_python_path()])}
     try:
         done = subprocess.run(
@@ -75,7 +75,7 @@ def _tried(name: str, work: Callable[[], None]) -> Ability:
         work()
     except SealError as error:
         return Ability(name, False, error.message, error.hint)
-    return Ability(name, True, "tried and verified, without privileges")
+    return Ability(name, True, "tried and verified")
 
 
 def _python_path() -> list[str]:
