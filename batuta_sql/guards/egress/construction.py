@@ -115,7 +115,7 @@ def protect_kernel_settings(room: Construction) -> None:
 
 
 def give_hosts(room: Construction) -> None:
-    mounts.give_hosts(room.addresses.hosts)
+    mounts.give_hosts(room.addresses.hosts, room.masks)
 
 
 def return_to_folder(room: Construction) -> None:

@@ -34,7 +34,6 @@ KERNEL_SETTINGS = ("/proc/sys", "/proc/sysrq-trigger")
 """Read-only inside: root owns them, and core_pattern names a program that runs outside."""
 
 _HOSTS = "/etc/hosts"
-_STAGE = "/run"
 
 
 class Masks:
@@ -51,6 +50,7 @@ class Masks:
             if any(_lies_in(root, kept) for kept in self.keep):
                 raise OSError(errno.EINVAL, f"{root} has to be masked and cannot be kept")
         self._devices = {root: os.stat(root).st_dev for root in self.roots}
+        self._mounted = False
 
     def mount(self) -> None:
         """Lays an empty folder over each root, and what is kept into it."""
@@ -62,6 +62,7 @@ class Masks:
         }
         for root in self.roots:
             mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=16m")
+        self._mounted = True
         for path, descriptor in held.items():
             source = f"/proc/self/fd/{descriptor}"
             if os.path.isdir(source):
@@ -79,6 +80,15 @@ class Masks:
             for root, device in self._devices.items()
             if os.stat(root).st_dev == device
         ]
+
+    def private_folder(self) -> Path:
+        """A folder that nobody outside sees.
+
+        :raises OSError: where no folder is masked.
+        """
+        if not self._mounted or not self.roots:
+            raise OSError(errno.ENOENT, "there is no private folder: this machine has no /run")
+        return Path(self.roots[0])
 
     def leaves_alone(self, path: str) -> bool:
         """Whether ``path`` is kept, or lies in something that is."""
@@ -130,7 +140,7 @@ def protect_kernel_settings() -> None:
         )
 
 
-def give_hosts(hosts: Mapping[str, Address]) -> None:
+def give_hosts(hosts: Mapping[str, Address], masks: Masks) -> None:
     """Mounts an /etc/hosts in which each of ``hosts`` has its address.
 
     :raises OSError: where there is no /etc/hosts to lay it over.
@@ -139,7 +149,7 @@ def give_hosts(hosts: Mapping[str, Address]) -> None:
         return
     lines = [f"127.0.0.1 localhost {socket.gethostname()}"]
     lines += [f"{address} {name}" for name, address in hosts.items()]
-    stage = Path(_STAGE, "batuta-hosts")
+    stage = masks.private_folder() / "batuta-hosts"
     stage.write_text("\n".join(lines) + "\n", encoding="utf-8")
     mount(str(stage), _HOSTS, None, MS_BIND)
 

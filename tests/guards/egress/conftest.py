@@ -76,6 +76,7 @@ class Identity:
         return {
             **os.environ,
             "HOME": str(self.folder),
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
             "PYTHONPATH": str(self.folder),
             "PYTHONDONTWRITEBYTECODE": "1",
             # The tests reach nothing beyond this machine, not even a cloud's metadata service.

@@ -51,7 +51,7 @@ def main() -> int:
         leave_the_machines_tree()
     prepare = job.get("prepare")
     if prepare:
-        exec(prepare)
+        exec(prepare, {})
     forwards = [Forward(name, port, target(to)) for name, port, to in job.get("forwards", ())]
     try:
         return seal_by(

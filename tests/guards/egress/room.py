@@ -43,6 +43,7 @@ print(json.dumps({
     "descriptors": sorted(int(n) for n in os.listdir("/proc/self/fd"))[:-1],
     "interfaces": [l.split(":")[0].strip() for l in open("/proc/self/net/dev") if ":" in l],
     "run": os.stat("/run").st_dev,
+    "namespaces": [os.readlink(f"/proc/self/ns/{kind}") for kind in ("user", "net", "mnt")],
     "here": [os.stat(".").st_dev, os.stat(".").st_ino],
     "settings": bool(os.statvfs("/proc/sys").f_flag & os.ST_RDONLY),
     "environment": sorted(os.environ),
@@ -114,6 +115,9 @@ def _inside(identity: Identity, outside: Outside, without: dict[str, Any]) -> It
     for name, value in right.items():
         if found[name] != value:
             yield f"{name}: {found[name]}"
+    old = {os.readlink(f"/proc/self/ns/{kind}") for kind in ("user", "net", "mnt")}
+    if old & set(found["namespaces"]):
+        yield f"namespaces are old: {old & set(found['namespaces'])}"
     if found["run"] == here.st_dev:
         yield "/run is the machine's own"
     if found["here"] == [here.st_dev, here.st_ino]:
@@ -134,9 +138,10 @@ def _refusals(identity: Identity, without: dict[str, Any]) -> Iterator[str]:
     # Not by subprocess: Python does not start with a folder as its standard input.
     folder = "import os; os.dup2(os.open('/', os.O_RDONLY), 0)"
     yield from _entered(identity, without, "an inherited folder", prepare=folder)
-    # The seal's own verification has to find out what the filter lacks.
-    leaky = {**without, "rule": "every other socket"}
-    yield from _entered(identity, leaky, "a filter that lets all sockets through")
+    if without.get("steps", ["verify_seal"]) == ["verify_seal"]:
+        # The seal's own verification has to find out what the filter lacks.
+        leaky = {**without, "rule": "every other socket"}
+        yield from _entered(identity, leaky, "a filter that lets all sockets through")
 
 
 def _entered(
