@@ -259,7 +259,12 @@ class Commands:
             listings.print_matches(found, text)
         return _status(listed)
 
-    def seal(self, *, forward: tuple[str, ...] = ()) -> int:
+    def seal(
+        self,
+        *,
+        # [::1]:5432 is an address, not JSON.
+        forward: Annotated[tuple[str, ...], Parameter(json_list=False)] = (),
+    ) -> int:
         """Run a command that can reach nothing but what the tier allows: seal -- COMMAND ...
 
         Enforced by the Linux kernel, for the command and everything that it starts. Exit status:

@@ -19,7 +19,12 @@ from batuta_sql.guards.egress import inherited, interfaces
 from batuta_sql.guards.egress.syscalls import syscall
 
 _REFUSED = (errno.EACCES,)
-_NO_WAY = (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_NO_WAY = (
+    errno.ENETUNREACH,
+    errno.EADDRNOTAVAIL,
+    errno.EAFNOSUPPORT,
+    errno.ECONNREFUSED,  # by loopback itself, where the address is that of a forward
+)
 _MPTCP, _SCTP = 262, 132
 
 _FAMILIES = {
