@@ -21,6 +21,7 @@ from batuta_sql.labels import (
 )
 
 _PARQUET = (".parquet", ".parq")
+ALD = ".ald"
 _ARROW = (".arrow", ".feather", ".ipc")
 
 
@@ -54,6 +55,8 @@ def read_labels(path: str | Path) -> TableLabels:
     place = Path(path)
     if (place / "_delta_log").is_dir():
         return _labels_of_delta(place)
+    if place.suffix.lower() == ALD and place.is_file():
+        return _labels_of_ald(place)
     if place.is_dir():
         found = sorted(str(p) for p in place.rglob("*") if p.is_file() and may_carry_labels(p.name))
     else:
@@ -66,9 +69,15 @@ def read_labels(path: str | Path) -> TableLabels:
     if not may_carry_labels(found[0]):
         raise OperationalError(
             f"{place}: a file of this kind carries no labels",
-            hint="Parquet (.parquet), Arrow (.arrow, .feather, .ipc) and Delta do",
+            hint="Parquet (.parquet), Arrow (.arrow, .feather, .ipc), .ald and Delta do",
         )
     return labels_of_files(found)
+
+
+def _labels_of_ald(place: Path) -> TableLabels:
+    from batuta_sql.sources.ald_format import read_ald
+
+    return read_ald(place).labels
 
 
 def _labels_of_delta(place: Path) -> TableLabels:

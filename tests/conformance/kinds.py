@@ -13,4 +13,5 @@ OPENERS: Mapping[str, Opener] = {
     "duckdb": embedded.duckdb_file,
     "files": embedded.parquet,
     "delta": embedded.delta,
+    "ald": embedded.ald,
 }

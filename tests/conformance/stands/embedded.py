@@ -11,6 +11,7 @@ from typing import Any
 import deltalake
 import duckdb
 
+from batuta_sql.sources.ald_format import write_ald
 from tests.conformance.stand import Stand, Table
 
 _NO_CANCEL = "the answer is there before a cancellation could come"
@@ -112,5 +113,22 @@ def delta(folder: Path, fixture: Any) -> Iterator[Stand]:
         prefix=(),
         load=load,
         types={"TIME": None, "UUID": None, "JSON": "VARCHAR"},
+        limits={"mid-stream error": _NO_STREAM},
+    )
+
+
+@contextmanager
+def ald(folder: Path, fixture: Any) -> Iterator[Stand]:
+    def load(truth: duckdb.DuckDBPyConnection, table: Table) -> None:
+        rows = truth.sql(f'FROM "{table.name}"').to_arrow_table()
+        write_ald(folder / f"{table.name}.ald", rows, name=table.name)
+
+    yield Stand(
+        kind="ald",
+        settings={"kind": "ald", "path": str(folder)},
+        prefix=(),
+        load=load,
+        # Arrow's own types: what DuckDB writes of these is text.
+        types={"UUID": "VARCHAR", "JSON": "VARCHAR"},
         limits={"mid-stream error": _NO_STREAM},
     )
