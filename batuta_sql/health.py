@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from batuta_sql.config import Locality
+from batuta_sql.config import Locality, SourceSettings
 from batuta_sql.errors import Error
+from batuta_sql.guards.labels import is_called, labelled_tables
 from batuta_sql.guards.locality import Whereabouts
 from batuta_sql.guards.tiers import TierGate
 from batuta_sql.secrets import without_passwords
@@ -25,6 +26,7 @@ class SourceCheck:
     :param seconds: to connect and list the tables, or until it failed.
     :param tables: how many the user may see; None where the source did not answer.
     :param error: what it said instead, without secrets.
+    :param unmatched: tables that the configuration labels and the source does not have.
     """
 
     name: str
@@ -35,6 +37,7 @@ class SourceCheck:
     seconds: float = 0.0
     tables: int | None = None
     error: str | None = None
+    unmatched: tuple[str, ...] = ()
 
 
 def check_sources(sources: Mapping[str, Source], gate: TierGate) -> list[SourceCheck]:
@@ -52,15 +55,22 @@ def _check(source: Source, gate: TierGate) -> SourceCheck:
             return SourceCheck(source.name, source.kind, place.locality, place.reason, False)
     except Error as error:
         return SourceCheck(source.name, source.kind, None, "not known", error=error.message)
-    return _asked(source, place)
+    return _asked(source, gate.sources[source.name], place)
 
 
-def _asked(source: Source, place: Whereabouts) -> SourceCheck:
+def _asked(source: Source, settings: SourceSettings, place: Whereabouts) -> SourceCheck:
     started = time.perf_counter()
     tables: int | None = None
     said: str | None = None
+    unmatched: tuple[str, ...] = ()
     try:
-        tables = len(source.list_tables())
+        names = source.list_tables()
+        tables = len(names)
+        unmatched = tuple(
+            key
+            for key in labelled_tables(settings)
+            if not any(is_called(n.path, key) for n in names)
+        )
     except Error as error:
         said = error.message
     except Exception as error:
@@ -74,4 +84,5 @@ def _asked(source: Source, place: Whereabouts) -> SourceCheck:
         seconds=time.perf_counter() - started,
         tables=tables,
         error=said,
+        unmatched=unmatched,
     )

@@ -1,4 +1,7 @@
-"""One query's trip: parse -> bind -> optimise -> place -> estimate -> fetch -> join -> deliver."""
+"""One query's trip.
+
+parse -> bind -> optimise -> place -> estimate -> authorise -> fetch -> join -> deliver
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -36,6 +40,7 @@ from batuta_sql.exchange.fetch import Fetch, Prefetch, Stop, gather_all
 from batuta_sql.frontend.binder import Binder
 from batuta_sql.frontend.expressions import Parameters, ParameterValues
 from batuta_sql.frontend.parser import PIVOT, Statement
+from batuta_sql.labels import TableLabels
 from batuta_sql.plan.optimise import optimise
 from batuta_sql.plan.placement import Fragment, Placed, place, scan_fragment
 from batuta_sql.plan.relational import (
@@ -48,11 +53,13 @@ from batuta_sql.plan.relational import (
 from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import LocalTranslator, WireColumn
 from batuta_sql.plan.unparse import Delivery, Unparser
+from batuta_sql.provenance import BoundColumns, Provenance
 from batuta_sql.sources.base import Snapshot, Source
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
+    from batuta_sql.config import Settings
     from batuta_sql.engines.remote_dataset import Test
 
 PREFETCH_BYTES = 32 << 20
@@ -69,8 +76,11 @@ class Session:
 
     engine: DuckDBEngine
     catalog: Catalog
+    settings: Settings
     registered: dict[str, Any] = field(default_factory=dict)
     views: dict[str, exp.Expr] = field(default_factory=dict)
+    labels: dict[str, TableLabels] = field(default_factory=dict)
+    """The labels of registered frames and local tables, by lower-cased name."""
 
     @property
     def sources(self) -> Mapping[str, Source]:
@@ -110,9 +120,11 @@ class Query:
         self._prefetches: list[Prefetch] = []
         self._spilled: list[str] = []
         self._scan_numbers = itertools.count(1)
+        self._local_labels = dict(session.labels)
         self._closed = False
         self._cancelled = False
         self._unknown: ProgrammingError | None = None
+        self._bound: BoundColumns | None = None
         self.names = NamesInReach(
             session.catalog,
             session.engine,
@@ -143,6 +155,7 @@ class Query:
         bound = binder.bind(tree)
         parameters.check_all_used()
         outputs = tuple((c.name, c.symbol) for c in bound.columns)
+        self._bound = BoundColumns(bound.plan, outputs)
         plan = optimise(
             bound.plan, outputs, binder.symbols.fresh, self.session.engine.evaluate_constants
         )
@@ -200,6 +213,17 @@ class Query:
             f" AS SELECT * FROM {target}"
         )
 
+    @cached_property
+    def provenance(self) -> Provenance:
+        """Lineage and labels."""
+        return Provenance(
+            self.names.tables.values(),
+            self._local_labels,
+            self._bound,
+            self.statement.sql,
+            self.session.settings,
+        )
+
     # --- the fallback scan ---------------------------------------------------------------------
 
     def _dataset(self, table: TableInfo) -> ds.Dataset:
@@ -251,6 +275,7 @@ class Query:
         """
         if self._closed:
             raise InterfaceError("the query is closed")
+        self.provenance.authorise()
         try:
             if self.placed is None:
                 return PendingResult(
@@ -266,6 +291,7 @@ class Query:
 
     def run_into(self, words: str) -> None:
         """Runs the query as the rest of a statement: ``CREATE TABLE name AS``."""
+        self.provenance.authorise()
         try:
             if self.placed is None:
                 text, values = self.statement.sql, self.parameters

@@ -35,7 +35,9 @@ _PACKAGES = (
 
 
 def examine(config: Path | None, connect: Callable[[], Connection], *, as_json: bool) -> int:
-    """Shows the state of everything; 1 where a source does not answer. Secrets are never read out.
+    """Shows the state of everything; 1 where a source does not answer or labels reach no table.
+
+    Secrets are never read out.
 
     :raises ConfigError: for a configuration that is wrong.
     """
@@ -64,6 +66,7 @@ def examine(config: Path | None, connect: Callable[[], Connection], *, as_json: 
                 "seconds": round(check.seconds, 4),
                 "tables": check.tables,
                 "error": check.error,
+                "labels_without_table": list(check.unmatched),
             }
         )
     if as_json:
@@ -71,7 +74,8 @@ def examine(config: Path | None, connect: Callable[[], Connection], *, as_json: 
     else:
         print(f"tier:     {connection.tier}")
         _print_sources(state["sources"])
-    return ERROR if any(s["error"] for s in state["sources"]) else 0
+    faulty = any(s["error"] or s["labels_without_table"] for s in state["sources"])
+    return ERROR if faulty else 0
 
 
 def _version(package: str) -> str | None:
@@ -108,3 +112,5 @@ def _print_sources(sources: list[dict[str, Any]]) -> None:
         else:
             count = source["tables"]
             print(f"{head}: {count} table{'' if count == 1 else 's'} in {seconds}")
+        for table in source["labels_without_table"]:
+            print(f'    the configuration labels "{table}", and there is no such table')

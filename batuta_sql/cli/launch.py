@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,8 @@ def launch(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     _tolerant(sys.stdout)
     _tolerant(sys.stderr)
+    # Not the place in our own code: what a person has to know.
+    warnings.showwarning = lambda message, *place, **more: _say(f"warning: {message}")
     run = Run()
     try:
         status = _run(run, given)

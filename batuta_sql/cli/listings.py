@@ -10,6 +10,7 @@ from batuta_sql.errors import Error, TierRefused
 
 if TYPE_CHECKING:
     from batuta_sql import Connection, Estimate
+    from batuta_sql.labels import TableLabels
 
 Table = tuple[str, tuple[str, ...], str]
 
@@ -43,7 +44,71 @@ def plan_values(plan: Any) -> dict[str, Any]:
         "residual": plan.residual,
         "kept": list(plan.kept),
         "fallbacks": list(plan.fallbacks),
+        "lineage": [
+            {"column": n, "direct": sorted(c.direct), "indirect": sorted(c.indirect)}
+            for n, c in plan.column_lineage
+        ],
+        "labels": [
+            {"column": n, "direct": sorted(c.direct), "indirect": sorted(c.indirect)}
+            for n, c in plan.result_labels.columns
+        ],
+        "label_origins": [o._asdict() for o in plan.label_origins],
     }
+
+
+def print_label_origins(plan: Any) -> None:
+    """The labels of each column of a plan, and below each where it comes from."""
+    for name, labels in plan.result_labels.columns:
+        print("all columns" if name == "*" else name)
+        for kind, held in (("direct", labels.direct), ("indirect", labels.indirect)):
+            for label in sorted(held):
+                print(f"  {label} ({kind})")
+                for one in plan.label_origins:
+                    if (one.column, one.label, one.kind) == (name, label, kind):
+                        print(f"    from {one.origin}: {one.where}")
+        if not labels:
+            print("  no labels")
+
+
+def label_values(labels: TableLabels) -> dict[str, Any]:
+    """The labels of a file for programs."""
+    return {
+        "rows": sorted(labels.rows),
+        "columns": {
+            n: {"direct": sorted(c.direct), "indirect": sorted(c.indirect)}
+            for n, c in labels.columns.items()
+        },
+    }
+
+
+def print_labels(labels: TableLabels) -> None:
+    """The labels of a file for people."""
+    for name, column in labels.columns.items():
+        direct, indirect = sorted(column.direct), sorted(column.indirect)
+        shown = ", ".join([*direct, *(f"{i} (indirect)" for i in indirect if i not in direct)])
+        print(f"{name}: {shown}")
+    if labels.rows:
+        print(f"which rows there are: {', '.join(sorted(labels.rows))}")
+    if not labels:
+        print("no labels")
+
+
+def print_audit(events: list[dict[str, Any]]) -> None:
+    """The audit log for people, a line an event."""
+    for event in events:
+        match event:
+            case {"event": "declassify"}:
+                told = (
+                    f"{', '.join(event['labels'])} taken from {event['column']}: {event['why']}"
+                    f" (decided by {event['who']}, until {event['until']})"
+                )
+            case {"event": "mixed"}:
+                told = f"{', '.join(event['when'])} mixed with {', '.join(event['into'])}"
+            case _:
+                told = str(event.get("event"))
+        print(f"{event['time']} {event['user']}: {told}; query {event['query'][:12]}")
+    if not events:
+        print("nothing is on record")
 
 
 def estimate_values(estimate: Estimate) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from batuta_sql.sources.embedded import (
     ViewTranslator,
     table_estimate,
 )
+from batuta_sql.sources.file_labels import labels_of_files
 
 FORMATS = {
     ".parquet": "parquet",
@@ -117,12 +118,14 @@ class Files(EmbeddedSource):
                 statistics = self._statistics(cursor, files, whole)
             except OSError as error:
                 raise self._unreadable(error) from None
+        labels = labels_of_files(files.paths)
         return TableInfo(
             source=self.name,
             path=(files.name,),
-            columns=tuple(ColumnInfo(r[0], r[1], r[1]) for r in rows),
+            columns=tuple(ColumnInfo(r[0], r[1], r[1], labels=labels.of(r[0])) for r in rows),
             kind=f"{files.format} files",
             statistics=statistics,
+            labels=labels.rows,
         )
 
     def _unreadable(self, error: OSError) -> OperationalError:
