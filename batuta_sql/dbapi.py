@@ -52,6 +52,8 @@ def connect(
     :param max_cost_usd: overrides ``cost.stop_usd``.
     :param confirm: asked, with the estimate, before a query that costs more than ``warn_usd``.
     :raises ConfigError: naming file, key and line.
+    :raises SealError: for the tier ``fully_sovereign`` in a process that is neither sealed nor
+        locked.
     """
     from batuta_sql.config import load_settings
 

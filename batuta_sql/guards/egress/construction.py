@@ -6,6 +6,7 @@ run.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -75,7 +76,7 @@ def close_descriptors(room: Construction) -> None:
 def refuse_ways_out(room: Construction) -> None:
     ways = [*inherited.open_ways_out(), *inherited.open_folders()]
     if ways:
-        raise OSError(1, f"inherited: {'; '.join(ways)}")
+        raise OSError(errno.EPERM, f"inherited: {'; '.join(ways)}")
 
 
 def enter_namespaces(room: Construction) -> None:
@@ -138,7 +139,7 @@ def hand_over_listeners(room: Construction) -> None:
     else:
         room.control.send(READY)
     if room.control.recv(len(GO)) != GO:
-        raise OSError(3, "the launcher has ended")
+        raise OSError(errno.ESRCH, "the launcher has ended")
     for _, listener in room.listeners:
         listener.close()
 
@@ -182,7 +183,7 @@ def verify_seal(room: Construction) -> None:
         *inherited.open_ways_out(),
     ]
     if faults:
-        raise OSError(1, f"not enforced: {'; '.join(faults)}")
+        raise OSError(errno.EPERM, f"not enforced: {'; '.join(faults)}")
 
 
 STEPS: tuple[Step, ...] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import signal
@@ -148,7 +149,7 @@ def _become(command: Sequence[str], room: Construction, steps: Sequence[Step]) -
         try:
             os.execvpe(command[0], list(command), dict(room.environment))
         except OSError as error:
-            status = _NOT_FOUND if error.errno in (2, 20) else _NOT_EXECUTABLE
+            status = _NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else _NOT_EXECUTABLE
             os.write(2, f"{command[0]}: {error.strerror}\n".encode(errors="backslashreplace"))
     except BaseException as error:
         room.control.send(f"0 {type(error).__name__}: {error}".encode(errors="backslashreplace"))

@@ -30,7 +30,7 @@ from batuta_sql.guards.egress.syscalls import (
 MASKED = ("/run", "/var/run", "/tmp/.X11-unix", "/tmp/.ICE-unix")
 """Folders that an empty one is laid over, where they exist."""
 
-KERNEL_SETTINGS = ("/proc/sys", "/proc/sysrq-trigger")
+KERNEL_SETTINGS = ("/proc/sys", "/proc/sysrq-trigger", "/sys")
 """Read-only inside: root owns them, and core_pattern names a program that runs outside."""
 
 _HOSTS = "/etc/hosts"

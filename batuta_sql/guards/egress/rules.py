@@ -16,7 +16,6 @@ The rules stand on facts of the kernel:
 from __future__ import annotations
 
 import errno
-import socket
 from dataclasses import dataclass
 
 from batuta_sql.guards.egress import syscalls
@@ -30,6 +29,9 @@ REFUSE = _ERRNO | errno.EACCES
 
 ABSENT = _ERRNO | errno.ENOSYS
 
+# Of Linux, on whatever system the table is read.
+_AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
+_SOCK_STREAM = 1
 _IPPROTO_TCP = 6
 _SOCK_TYPE_MASK = 0xF
 _MSG_FASTOPEN = 0x2000_0000
@@ -69,15 +71,13 @@ _STREAMS_ON_LOOPBACK = Rule(
     ("socket",),
     ALLOW,
     (
-        OneOf(0, (socket.AF_INET, socket.AF_INET6)),
-        OneOf(1, (socket.SOCK_STREAM,), _SOCK_TYPE_MASK),
+        OneOf(0, (_AF_INET, _AF_INET6)),
+        OneOf(1, (_SOCK_STREAM,), _SOCK_TYPE_MASK),
         OneOf(2, (0, _IPPROTO_TCP)),
     ),
 )
 
-_UNIX_SOCKETS = Rule(
-    "Unix sockets", ("socket", "socketpair"), ALLOW, (OneOf(0, (socket.AF_UNIX,)),)
-)
+_UNIX_SOCKETS = Rule("Unix sockets", ("socket", "socketpair"), ALLOW, (OneOf(0, (_AF_UNIX,)),))
 
 _CLOSED = (
     Rule("every other socket", ("socket", "socketpair"), REFUSE),

@@ -5,23 +5,20 @@ from __future__ import annotations
 import os
 import signal
 
-_PASSED_ON = frozenset(
-    {
-        signal.SIGHUP,
-        signal.SIGINT,
-        signal.SIGQUIT,
-        signal.SIGTERM,
-        signal.SIGTSTP,
-        signal.SIGCONT,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-    }
+
+def _signals(*names: str) -> frozenset[signal.Signals]:
+    """Those that this system has: the module can be imported where there is nothing to seal."""
+    return frozenset(s for s in signal.Signals if s.name in names)
+
+
+_PASSED_ON = _signals(
+    "SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGTSTP", "SIGCONT", "SIGUSR1", "SIGUSR2"
 )
 
-WATCHED = _PASSED_ON | {signal.SIGCHLD}
+WATCHED = _PASSED_ON | _signals("SIGCHLD")
 """To be blocked, in every thread, while ``wait_for`` runs: it takes them one by one."""
 
-_BY_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP})
+_BY_TERMINAL = _signals("SIGINT", "SIGQUIT", "SIGTSTP")
 _SI_KERNEL = 128
 """``si_code`` of a signal that the terminal sent (sigaction(2)): the child has it already."""
 

@@ -7,6 +7,7 @@ Every call raises OSError with the kernel's errno.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import sys
@@ -122,7 +123,7 @@ def architecture() -> Architecture:
     for one in (X86_64, AARCH64):
         if sys.platform == "linux" and one.machine == machine and sys.maxsize > 2**32:
             return one
-    raise OSError(38, f"there is no system call table for {sys.platform} on {machine}")
+    raise OSError(errno.ENOSYS, f"there is no system call table for {sys.platform} on {machine}")
 
 
 def unshare(flags: int) -> None:
@@ -149,7 +150,7 @@ def drop_capabilities() -> None:
         try:
             _prctl(_PR_CAPBSET_DROP, capability)
         except OSError as error:
-            if error.errno != 22:  # EINVAL: the kernel has no such capability
+            if error.errno != errno.EINVAL:  # the kernel has no such capability
                 raise
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
@@ -174,7 +175,9 @@ def install_filter(program: bytes) -> None:
         "seccomp", _SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_TSYNC, ctypes.byref(fprog)
     )
     if thread:
-        raise OSError(1, f"seccomp: thread {thread} has a filter of its own and refused this one")
+        raise OSError(
+            errno.EPERM, f"seccomp: thread {thread} has a filter of its own and refused this one"
+        )
 
 
 def syscall(name: str, *arguments: object) -> int:

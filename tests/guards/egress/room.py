@@ -45,7 +45,7 @@ print(json.dumps({
     "run": os.stat("/run").st_dev,
     "namespaces": [os.readlink(f"/proc/self/ns/{kind}") for kind in ("user", "net", "mnt")],
     "here": [os.stat(".").st_dev, os.stat(".").st_ino],
-    "settings": bool(os.statvfs("/proc/sys").f_flag & os.ST_RDONLY),
+    "settings": [bool(os.statvfs(p).f_flag & os.ST_RDONLY) for p in ("/proc/sys", "/sys")],
     "environment": sorted(os.environ),
     "capabilities": [status[n].strip() for n in ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb")],
     "blocked": status["SigBlk"].strip(),
@@ -100,7 +100,7 @@ def _inside(identity: Identity, outside: Outside, without: dict[str, Any]) -> It
     right = {
         "descriptors": [0, 1, 2],
         "interfaces": ["lo"],
-        "settings": True,
+        "settings": [True, True],
         "capabilities": ["0" * 16] * 5,
         "blocked": "0" * 16,
         "filter": ["2", "1"],

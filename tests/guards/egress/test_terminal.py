@@ -87,9 +87,10 @@ def test_ctrl_z_gives_the_terminal_back_to_the_outer_shell(identity: Identity, b
     terminal = _spawn(identity, bash, ["--norc", "--noprofile", "-i"])
     terminal.expect_exact("$ ")
     program = (
-        "import signal, time;"
-        "signal.signal(signal.SIGCONT, lambda n, f: print(str(2) + nd, flush=True));"
-        'nd = "nd time"; print(str(1) + "st time", flush=True); time.sleep(600)'
+        # Not by print(), which a second signal would find at work.
+        "import os, signal, time;"
+        "signal.signal(signal.SIGCONT, lambda n, f: os.write(1, str(2).encode() + nd));"
+        'nd = b"nd time"; print(str(1) + "st time", flush=True); time.sleep(600)'
     )
     command = job([identity.python, "-I", "-c", program])
     terminal.sendline(f"'{identity.python}' '{identity.folder}/drive.py' '{command}'")
