@@ -10,6 +10,8 @@ import pytest
 
 from tests.guards.egress.conftest import Identity, job
 
+# Every line is typed at a prompt: a shell that takes the terminal back throws away what came before.
+
 COUNT = (
     "import signal, time; seen = []\n"
     "signal.signal(signal.SIGINT, lambda n, f: seen.append(n))\n"
@@ -72,12 +74,15 @@ def test_an_interactive_shell_has_job_control(identity: Identity, bash: str) -> 
     terminal.expect_exact("$ ")
     terminal.sendline("echo status $?")
     terminal.expect("status 130")
+    terminal.expect_exact("$ ")
     terminal.sendline(sleep)
     terminal.expect("up1")
     terminal.send("\x1a")
     terminal.expect("Stopped")
+    terminal.expect_exact("$ ")
     terminal.sendline("kill %1; wait; echo jobs$((0))")
     terminal.expect("jobs0")
+    terminal.expect_exact("$ ")
     terminal.sendline("exit 5")
     terminal.expect(pexpect.EOF)
     assert terminal.wait() == 5
@@ -97,12 +102,14 @@ def test_ctrl_z_gives_the_terminal_back_to_the_outer_shell(identity: Identity, b
     terminal.expect("1st time")
     terminal.send("\x1a")
     terminal.expect("Stopped")
+    terminal.expect_exact("$ ")
     terminal.sendline("fg")
     terminal.expect("2nd time")
     terminal.sendintr()
     terminal.expect_exact("$ ")
     terminal.sendline("echo status $?")
     terminal.expect("status 130")
+    terminal.expect_exact("$ ")
     terminal.sendline("exit")
     terminal.expect(pexpect.EOF)
     terminal.close()
