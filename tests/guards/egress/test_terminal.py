@@ -10,7 +10,7 @@ import pytest
 
 from tests.guards.egress.conftest import Identity, job
 
-# Every line is typed at a prompt: a shell that takes the terminal back throws away what came before.
+# Lines are typed at a prompt: a shell that takes the terminal back throws away what came before.
 
 COUNT = (
     "import signal, time; seen = []\n"
@@ -80,7 +80,7 @@ def test_an_interactive_shell_has_job_control(identity: Identity, bash: str) -> 
     terminal.send("\x1a")
     terminal.expect("Stopped")
     terminal.expect_exact("$ ")
-    terminal.sendline("kill %1; wait; echo jobs$((0))")
+    terminal.sendline("kill -KILL %1; wait; echo jobs$((0))")
     terminal.expect("jobs0")
     terminal.expect_exact("$ ")
     terminal.sendline("exit 5")
