@@ -313,6 +313,7 @@ class Commands:
         *,
         # [::1]:5432 is an address, not JSON.
         forward: Annotated[tuple[str, ...], Parameter(json_list=False)] = (),
+        keep: Annotated[tuple[str, ...], Parameter(json_list=False)] = (),
     ) -> int:
         """Run a command that can reach nothing but what the tier allows: seal -- COMMAND ...
 
@@ -324,10 +325,12 @@ class Commands:
         forward
             A further way out, as NAME:PORT, NAME:PORT=HOST:PORT or NAME:PORT=/path/of/socket: the
             command dials NAME:PORT, and what is behind it is reached outside. May be repeated.
+        keep
+            A folder or a Unix socket that is not hidden. May be repeated.
         """
         from batuta_sql.cli import seal
 
-        return seal.run(self._sealed, forward, self.config)
+        return seal.run(self._sealed, forward, keep, self.config)
 
     def doctor(self, *, json: bool = False) -> int:
         """Check the configuration, the drivers and the sources, and what this machine can enforce.

@@ -40,8 +40,12 @@ def split(tokens: Sequence[str]) -> tuple[list[str], list[str] | None]:
     return list(tokens), None
 
 
-def run(command: Sequence[str] | None, given: Sequence[str], config: Path | None) -> int:
+def run(
+    command: Sequence[str] | None, given: Sequence[str], kept: Sequence[str], config: Path | None
+) -> int:
     """Runs ``command`` sealed, with the forwards ``given`` and those of the configured tier.
+
+    :param kept: paths that are not hidden.
 
     :raises UsageError: without a command, or for a forward that cannot be read.
     :raises SealError: where the seal cannot be enforced; the command has not run.
@@ -50,9 +54,10 @@ def run(command: Sequence[str] | None, given: Sequence[str], config: Path | None
         raise UsageError("no command: batuta-sql seal [--forward ...] -- COMMAND ...")
     forwards = [parse_forward(text) for text in given]
     settings = _settings(config)
-    keep: list[str] = []
+    keep = list(kept)
     if settings is not None and settings.tier != "standard":
-        by_tier, keep = ways_of(settings)
+        by_tier, by_tier_kept = ways_of(settings)
+        keep += by_tier_kept
         named = {(f.name, f.port) for f in forwards}
         forwards += [f for f in by_tier if (f.name, f.port) not in named]
     try:

@@ -78,6 +78,17 @@ def test_it_reaches_a_forward_and_nothing_else(
     assert heard == [b"hello"] * 3
 
 
+def test_it_hides_sockets_that_are_not_kept(batuta: Command, tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        program = f"import socket; socket.socket(socket.AF_UNIX).connect({path!r})"
+        command = ["--", sys.executable, "-c", program]
+        assert b"refused" in batuta("seal", *command, config=None).stderr
+        assert batuta("seal", "--keep", path, *command, config=None).returncode == 0
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
