@@ -5,6 +5,7 @@ All of it happens in the main thread, before any other is started.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,19 @@ from batuta_sql.guards.egress import Forward, enforced, seal
 
 if TYPE_CHECKING:
     from batuta_sql.config import Settings
+    from batuta_sql.guards.locality import Endpoint
 
 _ROOT = str(Path(__file__).parents[2])
+_AGAIN = f"""
+import sys
+sys.path.insert(0, {_ROOT!r})
+import batuta_sql
+del sys.path[0]
+from batuta_sql.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""Starts this very package again, wherever it lies, with the path of modules as it is."""
+
 _SYNTAX = "NAME:PORT, NAME:PORT=HOST:PORT or NAME:PORT=/path/of/socket"
 
 
@@ -94,12 +106,7 @@ def reexecute_sealed(
     if enforced() is not None:
         return None
     # -P: the working folder, which anybody may have written to, gives no modules.
-    start = f"import sys; sys.path.append({_ROOT!r}); from batuta_sql.cli import main; "
-    return seal(
-        [sys.executable, "-P", "-c", start + "sys.exit(main(sys.argv[1:]))", *arguments],
-        forwards,
-        keep=keep,
-    )
+    return seal([sys.executable, "-P", "-c", _AGAIN, *arguments], forwards, keep=keep)
 
 
 def ways_of(settings: Settings) -> tuple[list[Forward], list[str]]:
@@ -118,7 +125,7 @@ def ways_of(settings: Settings) -> tuple[list[Forward], list[str]]:
             continue
         for endpoint in endpoints(source):
             if endpoint.socket is not None:
-                keep.append(endpoint.socket)
+                keep.append(_socket_of(endpoint))
             elif endpoint.host is not None and endpoint.port is not None:
                 way = _own(endpoint.host, endpoint.port)
                 if way is not None:
@@ -149,6 +156,18 @@ def _host_and_port(text: str) -> tuple[str, int]:
         raise ValueError(f"{text!r} has no port")
     bracketed = host.startswith("[") and host.endswith("]")
     return (host[1:-1] if bracketed else host), int(port)
+
+
+def _socket_of(endpoint: Endpoint) -> str:
+    """The path of the socket itself: what else its folder has stays hidden.
+
+    PostgreSQL names a socket by its port:
+    https://www.postgresql.org/docs/current/runtime-config-connection.html
+    """
+    path = endpoint.socket or ""
+    if endpoint.port is not None and os.path.isdir(path):
+        return os.path.join(path, f".s.PGSQL.{endpoint.port}")
+    return path
 
 
 def _own(host: str, port: int) -> Forward | None:

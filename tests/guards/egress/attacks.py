@@ -503,6 +503,15 @@ def unmasking(to: dict[str, Any]) -> None:
 
 
 @attack
+def uncovering_a_socket(to: dict[str, Any]) -> None:
+    if to["mode"] != "seal":
+        raise OSError(errno.ECANCELED, "not tried without a seal: it would be the listener's own")
+    with contextlib.suppress(OSError):
+        os.unlink(to["path"])
+    os.rename(to["path"], to["path"] + ".moved")
+
+
+@attack
 def typing_into_the_terminal(to: dict[str, Any]) -> None:
     ours, theirs = pty.openpty()
     with descriptor(ours), descriptor(theirs):

@@ -91,10 +91,13 @@ class Identity:
         keep: Sequence[str] = (),
         without: dict[str, Any] | None = None,
         prepare: str = "",
+        masked: Sequence[str] = (),
         **options: Any,
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a command sealed; ``without`` leaves a part of the seal out."""
-        return self.run("drive.py", job(command, forwards, keep, without or {}, prepare), **options)
+        """Runs a command sealed; ``without`` leaves a part out, ``masked`` are further folders."""
+        return self.run(
+            "drive.py", job(command, forwards, keep, without or {}, prepare, masked), **options
+        )
 
     def seal_python(self, program: str, *a: Any, **o: Any) -> subprocess.CompletedProcess[str]:
         return self.seal([self.python, "-I", "-c", program], *a, **o)
@@ -106,6 +109,7 @@ def job(
     keep: Sequence[str] = (),
     without: dict[str, Any] | None = None,
     prepare: str = "",
+    masked: Sequence[str] = (),
 ) -> str:
     return json.dumps(
         {
@@ -114,6 +118,7 @@ def job(
             "keep": list(keep),
             "without": without or {},
             "prepare": prepare,
+            "masked": list(masked),
         }
     )
 

@@ -26,12 +26,12 @@ FLAGS = {
 }
 
 
-def recipe(without: dict[str, Any]) -> Recipe:
+def recipe(without: dict[str, Any], masked: list[str]) -> Recipe:
     return Recipe(
         steps=[s for s in STEPS if s.__name__ not in without.get("steps", ())],
         rules=[r for r in SEALED if r.name != without.get("rule")],
         flags=NAMESPACES & ~FLAGS.get(without.get("namespace", ""), 0),
-        masked=[m for m in mounts.MASKED if m not in without.get("masked", ())],
+        masked=[m for m in (*mounts.MASKED, *masked) if m not in without.get("masked", ())],
     )
 
 
@@ -55,7 +55,10 @@ def main() -> int:
     forwards = [Forward(name, port, target(to)) for name, port, to in job.get("forwards", ())]
     try:
         return seal_by(
-            recipe(job.get("without", {})), job["command"], forwards, job.get("keep", ())
+            recipe(job.get("without", {}), job.get("masked", [])),
+            job["command"],
+            forwards,
+            job.get("keep", ()),
         )
     except SealError as error:
         print(error, file=sys.stderr)

@@ -64,6 +64,7 @@ SEALED: dict[str, set[str]] = {
     "new_user_namespace": FILTER,
     "new_user_namespace_by_clone3": ABSENT,
     "unmasking": {"EPERM"},
+    "uncovering_a_socket": {"EBUSY", "EACCES", "EPERM"},
     "typing_into_the_terminal": FILTER,
     "key_helper_of_the_kernel": FILTER,
     "program_in_the_kernel": FILTER,
@@ -93,6 +94,7 @@ LOCKED: dict[str, set[str]] = {
     "grandchild_process": {"PermissionError"},
     "go_driver": {"permission denied", "ENOENT"},
     "unmasking": {"ECANCELED"},
+    "uncovering_a_socket": {"ECANCELED"},
     # What a filter alone cannot close, as docs/security.md says: the seal is for these.
     "unix_socket_with_a_path": {"open"},
     "abstract_unix_socket": {"open"},

@@ -274,6 +274,35 @@ def test_a_socket_is_reached_only_if_it_or_its_folder_is_kept(
         assert identity.seal_python(program, keep=[keep]).stdout == "HELLO\n"
 
 
+def test_what_is_kept_of_a_masked_folder_is_there_and_nothing_else(
+    identity: Identity, upper: Upper, programs: Path
+) -> None:
+    folder = programs / "masked"
+    (folder / "inner").mkdir(parents=True, exist_ok=True)
+    (folder / "other").mkdir(exist_ok=True)
+    (folder / "inner" / "file").touch()
+    with socket.socket(socket.AF_UNIX) as server:
+        path = folder / "s"
+        path.unlink(missing_ok=True)
+        server.bind(str(path))
+        server.listen()
+        path.chmod(0o777)
+        program = (
+            f"import os, socket; print(os.listdir({str(folder)!r}), end=' ')\n"
+            f"socket.socket(socket.AF_UNIX).connect({str(path)!r}); print('dialled')"
+        )
+        for folders, kept, listed in (
+            ([str(folder)], [], "[]"),
+            ([str(folder)], [str(path)], "['s'] dialled"),
+            ([str(folder)], [str(folder / "inner")], "['inner']"),
+        ):
+            done = identity.seal_python(program, keep=kept, masked=folders)
+            assert done.stdout.strip() == listed, done.stderr
+        look = f"import os; print(os.listdir({str(folder / 'inner')!r}))"
+        done = identity.seal_python(look, keep=[str(folder / "inner")], masked=[str(folder)])
+        assert done.stdout == "['file']\n"
+
+
 def test_what_has_to_be_masked_cannot_be_kept(identity: Identity) -> None:
     for keep in ("/run", "/"):
         done = identity.seal(["/bin/echo", "ran"], keep=[keep])
