@@ -71,3 +71,12 @@ class Stand:
 
 Opener = Callable[[Path, Any], AbstractContextManager[Stand]]
 """Starts a system in an empty folder; the second argument gives pytest fixtures by name."""
+
+
+def declared(stand: Stand) -> list[str]:
+    """What a stand declares, as lines of the table in docs/sources.md."""
+    lines = [f"| `{stand.kind}` | {check} | {reason} |" for check, reason in stand.limits.items()]
+    for type_, delivered in stand.types.items():
+        told = "no such type" if delivered is None else f"arrives as {delivered}"
+        lines.append(f"| `{stand.kind}` | {type_} | {told} |")
+    return lines
