@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from batuta_sql import errors
 from batuta_sql.catalog.catalog import Catalog, unknown_source
+from batuta_sql.costing import Costing
 from batuta_sql.engines.duckdb import DuckDBEngine, PendingResult
 from batuta_sql.errors import InterfaceError, NotSupportedError, ProgrammingError
 from batuta_sql.frontend.expressions import ParameterValues
@@ -44,8 +45,10 @@ def connect(
     :param config: a ``batuta.toml``, a dict of the same shape, or None: ``./batuta.toml``, then
         the user's configuration folder.
     :param tier: overrides the configured sovereignty tier.
-    :param max_cost_usd: overrides ``cost.stop_usd``.
-    :param confirm: asked, with the estimate, before a query that costs more than ``warn_usd``.
+    :param max_cost_usd: a query that is estimated to cost as much is refused, as from
+        ``cost.stop_usd``; where both are set, both hold.
+    :param confirm: asked, with the estimate, before a query that costs ``warn_usd`` or more; True
+        lets it run. ``estimate.reasons`` says why. Without it such a query is refused.
     :raises ConfigError: naming file, key and line.
     """
     from batuta_sql.config import load_settings
@@ -78,7 +81,6 @@ class Connection:
                 hint='only tier = "standard" is built; see Limits in the README',
             )
         self._settings = settings
-        self._confirm = confirm
         sources = {n: make_source(n, s) for n, s in settings.sources.items()}
         engine = DuckDBEngine(settings.memory_limit, settings.temp_directory, settings.threads)
         limits = {"memory_limit": settings.memory_limit, "threads": settings.threads}
@@ -86,7 +88,8 @@ class Connection:
             for source in sources.values():
                 if value is not None and isinstance(source, EmbeddedSource):
                     source.apply_setting(f"SET GLOBAL {name} = '{value}'")
-        self._session = Session(engine, Catalog(sources, settings.catalog_ttl))
+        costing = Costing(sources, settings.sources, settings.cost, confirm)
+        self._session = Session(engine, Catalog(sources, settings.catalog_ttl), costing=costing)
         self._lock = threading.Lock()
         self._running: set[Query] = set()
         self._closed = False
@@ -119,6 +122,8 @@ class Connection:
         for query in running:
             query.cancel()
             query.close()
+        if self._session.costing is not None:
+            self._session.costing.close()
         for source in self._session.sources.values():
             source.close()
         self._session.engine.close()
@@ -278,6 +283,7 @@ class Cursor:
         :param parameters: a sequence for ``?`` and ``$1``, a mapping for ``$name``.
         :raises ProgrammingError: for wrong SQL, with the place and the nearest names.
         :raises OperationalError: for a source that fails, in its own words.
+        :raises CostRefused: for a query that costs too much, before anything of it was sent.
         """
         self._check_open()
         self._finish()
@@ -439,7 +445,7 @@ class Cursor:
     def _finish(self) -> None:
         if self._query is not None:
             query, self._query = self._query, None
-            query.cancel()
+            query.abandon()
             self.connection._ended(query)
         self._outcome = None
         self._plan = None
