@@ -16,9 +16,15 @@ from batuta_sql import errors
 from batuta_sql.catalog.catalog import Catalog, unknown_source
 from batuta_sql.costing import Costing
 from batuta_sql.engines.duckdb import DuckDBEngine, PendingResult
-from batuta_sql.errors import InterfaceError, NotSupportedError, ProgrammingError
+from batuta_sql.errors import (
+    InterfaceError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+)
 from batuta_sql.frontend.expressions import ParameterValues
 from batuta_sql.frontend.parser import Statement, parse
+from batuta_sql.guards.history import Run
 from batuta_sql.health import SourceCheck, check_sources
 from batuta_sql.plan.cost import Estimate
 from batuta_sql.planview import Plan, estimate_of
@@ -212,6 +218,23 @@ class Connection:
             return estimate_of(query)
         finally:
             query.close()
+
+    def history(self, limit: int = 20) -> list[Run]:
+        """What the last queries took beside what was estimated, a ``Run`` a fragment, the newest
+        first; of all processes of this user.
+
+        :param limit: how many queries.
+        :raises OperationalError: where the history cannot be read.
+        :raises ProgrammingError: where ``cost.history`` turns it off.
+        """
+        costing = self._session.costing
+        if costing is None or costing.history is None:
+            raise ProgrammingError("there is no history", hint="set cost.history = true")
+        costing.history.flush()
+        try:
+            return costing.history.runs(limit)
+        except OSError as error:
+            raise OperationalError(f"the history cannot be read: {error}") from None
 
     def refresh(self) -> None:
         """Forgets what is remembered of the sources' catalogs."""

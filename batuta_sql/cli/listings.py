@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from batuta_sql.errors import Error
 
 if TYPE_CHECKING:
-    from batuta_sql import Connection, Estimate
+    from batuta_sql import Connection
 
 Table = tuple[str, tuple[str, ...], str]
 Listed = list[tuple[str, list[Table], str]]
@@ -29,34 +29,6 @@ def plan_values(plan: Any) -> dict[str, Any]:
         "kept": list(plan.kept),
         "fallbacks": list(plan.fallbacks),
     }
-
-
-def estimate_values(estimate: Estimate) -> dict[str, Any]:
-    """An estimate for programs; null is what is not known."""
-    return {
-        "bytes_scanned": estimate.bytes_scanned,
-        "rows": estimate.rows,
-        "usd": estimate.usd,
-        "credits": estimate.credits,
-        "confidence": estimate.confidence,
-        "basis": estimate.basis,
-        "fragments": [estimate_values(f) for f in estimate.fragments],
-    }
-
-
-def print_estimate(estimate: Estimate) -> None:
-    """An estimate for people; what is not known is never shown as 0."""
-    scanned = estimate.bytes_scanned
-    lines = [
-        ("rows delivered", "unknown" if estimate.rows is None else f"{estimate.rows:,.0f}"),
-        ("bytes scanned", "unknown" if scanned is None else f"{scanned:,.0f}"),
-        ("cost", "no price is known" if estimate.usd is None else f"${estimate.usd:,.2f}"),
-        ("confidence", estimate.confidence),
-        ("basis", estimate.basis or "none"),
-        ("fragments", str(len(estimate.fragments))),
-    ]
-    for name, value in lines:
-        print(f"{name + ':':16}{value}")
 
 
 # --- the virtual catalog -----------------------------------------------------------------------
