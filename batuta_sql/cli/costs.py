@@ -169,7 +169,7 @@ def _summary(source: str, runs: Sequence[Run]) -> str:
         known = [e for e in errors if e is not None]
         if known:
             middle, most = statistics.median(known), max(known)
-            parts.append(f"{what} off by {middle:.2g} in the median, {most:.2g} at most")
+            parts.append(f"{what} off by {middle:,.1f} in the median, {most:,.1f} at most")
     costs = [usd for r in runs if (usd := r.usd if r.usd is not None else r.estimated_usd)]
     if costs:
         parts.append(f"{dollars(sum(costs))} in all")
@@ -177,7 +177,7 @@ def _summary(source: str, runs: Sequence[Run]) -> str:
 
 
 def _off(run: Run, value: float | None) -> str:
-    return f"{value:.2g}x" if value is not None and run.status == "finished" else ""
+    return f"{value:,.1f}x" if value is not None and run.status == "finished" else ""
 
 
 def _cost(run: Run) -> str:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from batuta_sql.config import PricingSettings
 from batuta_sql.plan.cost import Confidence, Estimate, worst
 from batuta_sql.sources.base import SourceEstimate, Usage
+from batuta_sql.units import dollars
 from batuta_sql.warehouses import CREDITS, DBUS, SNOWFLAKE_MINIMUM_SECONDS, per_hour
 
 TB = 10**12
@@ -123,7 +124,7 @@ def _part(
 ) -> _Part:
     if quantity is None or confidence == "unknown":
         return _Part(None, "unknown", what)
-    return _Part(quantity / unit * usd, confidence, f"${usd:g} per {priced_by}")
+    return _Part(quantity / unit * usd, confidence, f"{dollars(usd)} per {priced_by}")
 
 
 def _hourly(
