@@ -272,6 +272,22 @@ class History:
 
 
 def _open(file: Path) -> sqlite3.Connection:
+    """The file, made where it is missing.
+
+    Several processes may do so at once, and while one changes the journal's mode SQLite refuses the
+    others without waiting.
+    """
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            return _open_once(file)
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _open_once(file: Path) -> sqlite3.Connection:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     new = not file.exists()
     connection = sqlite3.connect(

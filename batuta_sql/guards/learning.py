@@ -1,10 +1,11 @@
 """What past runs teach about estimates: factors that correct the next one.
 
 A factor is the median over runs of actual / estimated, taken of logarithms, so that too high and
-too low weigh the same. With ``n`` observations it is drawn towards 1 by n / (n + prior), and it never
-leaves 1 / bound to bound. What a statement's own runs say goes before what the source's others say,
-where each statement counts once however often it ran, and is believed sooner and further: prior 2
-and bound 1000 instead of 5 and 20. Statements that differ in their constants alone are the same.
+too low weigh the same. With ``n`` observations it is drawn towards 1 by n / (n + prior), and it
+never leaves 1 / bound to bound. What a statement's own runs say goes before what the source's
+others say, where each statement counts once however often it ran, and is believed sooner and
+further: prior 2 and bound 1000 instead of 5 and 20. Statements that differ in their constants alone
+are the same.
 """
 
 from __future__ import annotations
