@@ -46,7 +46,7 @@ from batuta_sql.sources.embedded import (
     estimated,
 )
 from batuta_sql.sources.files import NAN_SAFE, path_literal
-from batuta_sql.sources.parquet_footers import MOST_FILES, scanned_bytes, uses_of
+from batuta_sql.sources.parquet_footers import MOST_FILES, is_exact, scanned_bytes, uses_of
 from batuta_sql.sources.partition_pruning import partition_condition
 from batuta_sql.sources.sizes import parsed
 
@@ -290,7 +290,8 @@ class Delta(EmbeddedSource):
         """The files that the log leaves over, from their footers."""
         tree = parsed(query)
         sum_, sure, basis = 0.0, "exact", dict[str, None]()
-        for table in query.tables:
+        # A table that is joined with itself is listed twice, and ``uses_of`` finds both.
+        for table in {t.path: t for t in query.tables}.values():
             name = self.capabilities.translator.table(table).name
             view, number = _split_version(name)
             assert number is not None
@@ -308,7 +309,7 @@ class Delta(EmbeddedSource):
                         sum_ += sum(scanned_bytes(cursor, paths, table, u, physical) for u in uses)
                     except duckdb.Error as error:
                         raise self.error(error) from None
-                    sure = sure if all(u.bounded for u in uses) else "estimated"
+                    sure = sure if all(is_exact(table, u) for u in uses) else "estimated"
                     words = "Delta log and Parquet footers"
             basis[words] = None
         return estimated(query, tree, sum_, sure, ", ".join(basis))

@@ -288,11 +288,12 @@ class Files(EmbeddedSource):
 
     def estimate(self, query: FragmentQuery) -> SourceEstimate:
         """Parquet from its footers, the rest from file sizes: text is read whole."""
-        from batuta_sql.sources.parquet_footers import MOST_FILES, scanned_bytes, uses_of
+        from batuta_sql.sources.parquet_footers import MOST_FILES, is_exact, scanned_bytes, uses_of
 
         tree = parsed(query)
         sum_, sure, basis = 0.0, "exact", dict[str, None]()
-        for table in query.tables:
+        # A table that is joined with itself is listed twice, and ``uses_of`` finds both.
+        for table in {t.path: t for t in query.tables}.values():
             files = self.files_of(table.path[-1])
             if files.format != "parquet" or len(files.paths) > MOST_FILES or tree is None:
                 sum_ += files.bytes
@@ -306,7 +307,7 @@ class Files(EmbeddedSource):
                     sum_ += sum(scanned_bytes(cursor, files.paths, table, u) for u in uses)
                 except duckdb.Error as error:
                     raise self.error(error) from None
-            sure = sure if all(u.bounded for u in uses) else "estimated"
+            sure = sure if all(is_exact(table, u) for u in uses) else "estimated"
             basis["Parquet footers"] = None
         return estimated(query, tree, sum_, sure, ", ".join(basis))
 

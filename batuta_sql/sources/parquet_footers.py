@@ -35,11 +35,11 @@ _BOUNDS: dict[type[exp.Expr], str] = {
 
 @dataclass(frozen=True)
 class Test:
-    """``column operator value``, the value as DuckDB's SQL."""
+    """``column operator value``, for one of ``values``, which are DuckDB's SQL."""
 
     column: str
     operator: type[exp.Expr]
-    value: str
+    values: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,11 @@ def _tests(condition: exp.Expr, alias: str) -> list[Test]:
                 *_comparison(exp.GTE, condition.this, low, alias),
                 *_comparison(exp.LTE, condition.this, high, alias),
             ]
+        case exp.In() if not condition.args.get("query") and not condition.args.get("unnest"):
+            each = [_comparison(exp.EQ, condition.this, v, alias) for v in condition.expressions]
+            if not all(each):
+                return []
+            return [Test(each[0][0].column, exp.EQ, tuple(t.values[0] for (t,) in each))]
         case exp.EQ() | exp.GT() | exp.GTE() | exp.LT() | exp.LTE():
             return _comparison(type(condition), condition.this, condition.expression, alias)
     return []
@@ -103,7 +108,7 @@ def _comparison(
         return []
     if right.find(exp.Column, exp.Query, exp.Parameter, exp.Placeholder):
         return []
-    return [Test(left.name, operator, right.sql("duckdb"))]
+    return [Test(left.name, operator, (right.sql("duckdb"),))]
 
 
 def scanned_bytes(
@@ -123,11 +128,11 @@ def scanned_bytes(
     renamed = physical or {}
     types = {c.name: c.type for c in table.columns}
     stored = [renamed.get(n, n) for n in types if n.lower() in use.columns]
+    tests = [t for t in use.tests if t.column in types and _tells(types[t.column], t.operator)]
     kept = " AND ".join(
         f"coalesce(bool_and(CASE WHEN path_in_schema = {_text(renamed.get(t.column, t.column))}"
         f" THEN coalesce({_possible(t, types[t.column])}, true) ELSE true END), true)"
-        for t in use.tests
-        if t.column in types and _has_order(types[t.column])
+        for t in tests
     )
     listed = ", ".join(path_literal(p) for p in paths)
     wanted = ", ".join(_text(n) for n in stored)
@@ -140,15 +145,27 @@ def scanned_bytes(
     return float(row[0]) if row is not None else 0.0
 
 
+def is_exact(table: TableInfo, use: Use) -> bool:
+    """Whether DuckDB leaves out no more than ``scanned_bytes`` does."""
+    types = {c.name: c.type for c in table.columns}
+    return use.bounded and all(_tells(types.get(t.column, ""), t.operator) for t in use.tests)
+
+
 def _possible(test: Test, type_: str) -> str:
     """Whether the range of a column chunk's values has any that passes; NULL: not known."""
     low, high = (f"TRY_CAST(stats_{end}_value AS {type_})" for end in ("min", "max"))
-    value = f"CAST({test.value} AS {type_})"
-    return _BOUNDS[test.operator].format(low=low, high=high, value=value)
+    each = (f"CAST({value} AS {type_})" for value in test.values)
+    bounds = _BOUNDS[test.operator]
+    return " OR ".join(f"({bounds.format(low=low, high=high, value=value)})" for value in each)
 
 
-def _has_order(type_: str) -> bool:
-    """Whether a Parquet range says all: of floats it leaves NaN out."""
+def _tells(type_: str, operator: type[exp.Expr]) -> bool:
+    """Whether a Parquet range can leave a row group out.
+
+    Of floats it leaves NaN out, which DuckDB takes for larger than all: it passes no ``<``.
+    """
+    if type_ in ("FLOAT", "DOUBLE"):
+        return operator in (exp.LT, exp.LTE, exp.EQ)
     exact: Collection[str] = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "DATE", "VARCHAR")
     return type_ in exact or type_.startswith(("DECIMAL", "TIMESTAMP"))
 

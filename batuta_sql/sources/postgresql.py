@@ -121,7 +121,7 @@ ORDER BY i.indisprimary DESC
 
 
 _SIZES = """
-SELECT relname, sum(relpages::float8 * current_setting('block_size')::float8)
+SELECT relname, max(relpages::float8 * current_setting('block_size')::float8)
 FROM pg_class WHERE relname IN ({names}) AND relkind IN ('r', 'm') GROUP BY 1
 """
 

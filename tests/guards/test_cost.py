@@ -215,6 +215,15 @@ def test_a_free_source_is_never_asked_about(opened: Opened, shop: Shop) -> None:
     assert rows == [(ROWS,)]
 
 
+def test_estimates_of_free_sources_may_wait(opened: Opened, shop: Shop) -> None:
+    """``priced`` sends nothing beside the query; the metrics ask when they are read."""
+    cursor = opened(cost={"estimate": "priced"}, pricing={}).execute(f"SELECT id FROM {shop.name}")
+    cursor.fetchall()
+    assert shop.sent() == shop.ran() != []
+    assert cursor.metrics["estimate"].rows == pytest.approx(ROWS, rel=0.05)
+    assert len(shop.sent()) == len(shop.ran()) + 1
+
+
 def test_estimates_run_nothing(opened: Opened, shop: Shop) -> None:
     connection = opened()
     for sql in statements(shop).values():
