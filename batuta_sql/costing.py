@@ -332,7 +332,8 @@ class QueryCost:
                     estimated_usd=estimate.usd,
                     confidence=estimate.confidence,
                     rows_confidence=estimate.rows_confidence,
-                    basis=estimate.basis,
+                    # Of an unknown one it may be an error that quotes a constant of the query.
+                    basis=estimate.basis if found.found.confidence != "unknown" else "",
                     rows_factor=correction.rows.value if correction.rows else None,
                     bytes_factor=correction.bytes.value if correction.bytes else None,
                     billed_factor=correction.billed.value if correction.billed else None,

@@ -151,7 +151,9 @@ def test_a_search_path_trap_is_not_fallen_into(shop: Callable[..., Any]) -> None
     assert rows_of(connection, "SELECT x FROM s.t WHERE starts_with(x, 'a')") == [("abc",)]
 
 
-def test_connections_are_reused(shop: Callable[..., Any], postgres: PostgresServer) -> None:
+def test_connections_are_reused(
+    shop: Callable[..., Any], postgres: PostgresServer, postgres_uri: str
+) -> None:
     connection = shop("CREATE TABLE t(id int)")
     pids: set[str] = set()
     for _ in range(10):
@@ -159,6 +161,7 @@ def test_connections_are_reused(shop: Callable[..., Any], postgres: PostgresServ
         pids |= set(
             postgres.run(
                 "SELECT pid FROM pg_stat_activity WHERE application_name = 'batuta-sql'"
+                f" AND datname = '{postgres_uri.rsplit('/', 1)[1]}'"
             ).split()
         )
     # One for the query, and one for the estimate that is asked for beside it.
