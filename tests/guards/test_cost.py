@@ -149,6 +149,18 @@ def test_nothing_runs_that_nobody_permitted(what: str, opened: Opened, shop: Sho
     assert shop.ran()
 
 
+@pytest.mark.parametrize("form", ["DESCRIBE {}", "EXPLAIN {}", "CREATE VIEW w AS {}"])
+def test_what_only_looks_at_a_query_reads_nothing(form: str, opened: Opened, shop: Shop) -> None:
+    """DuckDB reads a table to find the columns of a PIVOT: that is a read like any other."""
+    connection = opened(cost={"warn_usd": 0.000001})
+    pivot = f"SELECT * FROM (PIVOT {shop.name} ON id % 2 USING count(*))"
+    connection.execute(form.format(f"SELECT id FROM {shop.name}"))
+    with pytest.raises(batuta_sql.Error) as caught:
+        connection.execute(form.format(pivot))
+    assert isinstance(caught.value, batuta_sql.CostRefused) == form.startswith("DESCRIBE")
+    assert shop.ran() == []
+
+
 def test_executemany_asks_for_each(opened: Opened, shop: Shop) -> None:
     asked: list[Estimate] = []
 
