@@ -155,6 +155,11 @@ class Costing:
             known = self._places[source] = place_of(self._settings.get(source))
         return known
 
+    def judged(self, estimate: Estimate) -> Estimate:
+        """The estimate with what the limits say to it; nobody is asked, and nothing refused."""
+        budgets = self.budgets([p.source for p in estimate.priced_parts()])
+        return replace(estimate, reasons=self.guard.judge(estimate, budgets).reasons)
+
     def close(self) -> None:
         """Waits a little for what is asked, and writes the history."""
         self._workers.close(_CLOSE_SECONDS)

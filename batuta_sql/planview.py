@@ -150,4 +150,6 @@ def _estimates(query: Query, fragments: Sequence[Fragment]) -> list[Estimate]:
 
 def estimate_of(query: Query) -> Estimate:
     """The estimate of a planned query."""
-    return total(_estimates(query, [r.fragment for r in query.runs] + query.expected))
+    found = total(_estimates(query, [r.fragment for r in query.runs] + query.expected))
+    costing = query.session.costing
+    return costing.judged(found) if costing is not None and found.priced else found

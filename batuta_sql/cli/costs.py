@@ -36,6 +36,7 @@ def estimate_values(estimate: Estimate) -> dict[str, Any]:
         "rows_confidence": estimate.rows_confidence,
         "factor": estimate.factor,
         "basis": estimate.basis,
+        "limits_reached": list(estimate.reasons),
         "fragments": [estimate_values(f) for f in estimate.fragments],
     }
 
@@ -59,6 +60,7 @@ def print_estimate(estimate: Estimate) -> None:
         lines.insert(4, ("DBUs", f"{estimate.dbus:,.4g}"))
     if estimate.missing:
         lines.insert(5, ("not known", ", ".join(estimate.missing)))
+    lines += [("limit", reason) for reason in estimate.reasons]
     for name, value in lines:
         print(f"{name + ':':17}{value}")
     if estimate.fragments:

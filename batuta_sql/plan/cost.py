@@ -32,7 +32,7 @@ class Estimate:
     :param missing: what would have to be known for the whole price.
     :param rows_confidence: of ``rows`` and ``bytes_delivered``.
     :param factor: what past runs have taught to multiply ``rows`` by; None: nothing, or 1.
-    :param reasons: why somebody is asked before the run; set on the estimate that ``confirm`` gets.
+    :param reasons: why somebody is asked before the run, or it is refused: limits that it reaches.
     """
 
     bytes_scanned: float | None = None

@@ -111,6 +111,7 @@ def test_a_dry_run_tells_the_price_and_asks_nothing(batuta: Command, priced: Pat
     text = done.stdout.decode()
     assert "$10." in text
     assert "250000\n" not in text
+    assert "warn_usd is $1.00" in text
     found = json.loads(batuta("estimate", SQL, "--json", config=priced).stdout)
     assert found["usd"] == pytest.approx(10.2, abs=0.1)
     assert found["fragments"][0]["source"] == "duck"
