@@ -67,6 +67,15 @@ def test_anything_else_does_not(answer: str, priced: Path) -> None:
     assert ended(child) == 3
 
 
+def test_what_was_typed_before_the_question_is_no_answer(priced: Path) -> None:
+    child = terminal(priced, "query", SQL, "--format", "csv")
+    child.sendline("y")
+    child.expect(QUESTION)
+    assert child.expect(["250000", pexpect.TIMEOUT], timeout=2) == 1
+    child.sendline("")
+    assert ended(child) == 3
+
+
 def test_ctrl_c_at_the_question(priced: Path) -> None:
     child = terminal(priced, "query", SQL)
     child.expect(QUESTION)

@@ -265,6 +265,16 @@ def test_a_table_that_is_read_twice_by_a_fallback_is_paid_twice(opened: Opened, 
     assert max(e.usd or 0 for e in asked) >= 20
 
 
+def test_a_fallback_is_asked_about_before_it_begins(opened: Opened, shop: Shop) -> None:
+    asked: list[Estimate] = []
+    connection = opened(confirm=lambda e: asked.append(e) or True)
+    cursor = connection.execute(f"SELECT id FROM {shop.name} USING SAMPLE 5 ROWS")
+    assert [e.usd for e in asked] == [pytest.approx(10)]
+    assert shop.ran() == []
+    assert len(cursor.fetchall()) == 5
+    assert len(asked) == 1
+
+
 def test_egress_is_priced(opened: Opened, shop: Shop) -> None:
     connection = opened(pricing={"usd_per_gb_egress": 1000.0})
     few = connection.estimate(f"SELECT count(*) FROM {shop.name}").usd

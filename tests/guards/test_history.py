@@ -268,6 +268,15 @@ def test_other_statements_of_a_source_teach_within_bounds() -> None:
     assert alone.rows == 1
 
 
+def test_a_factor_does_not_learn_from_itself(tmp_path: Path) -> None:
+    history = History(tmp_path / "h.sqlite")
+    run = run_of("1", rows=600, estimated_rows=300.0, rows_factor=3.0, rows_confidence="estimated")
+    history.add(lambda: [run])
+    history.flush()
+    ((one,),) = history.learned("s", "p").observations.values()
+    assert one.rows == pytest.approx(601 / 101)
+
+
 def test_what_is_exact_is_not_corrected() -> None:
     exact = SourceEstimate(rows=100, bytes_scanned=10, confidence="exact", basis="b")
     assert observed(50, 10.0).correct(exact, "a")[0] == exact
