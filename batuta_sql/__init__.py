@@ -15,6 +15,7 @@ from batuta_sql.errors import (
     InterfaceError,
     InternalError,
     LabelRefused,
+    LabelWarning,
     NotSupportedError,
     OperationalError,
     ProgrammingError,
@@ -24,6 +25,7 @@ from batuta_sql.errors import (
     TierRefused,
     Warning,  # noqa: A004 - PEP 249's name
 )
+from batuta_sql.labels import ColumnLabels
 from batuta_sql.typecodes import (
     BINARY,
     DATETIME,
@@ -42,6 +44,7 @@ from batuta_sql.typecodes import (
 if TYPE_CHECKING:
     from batuta_sql.dbapi import Connection, Cursor, connect
     from batuta_sql.plan.cost import Estimate
+    from batuta_sql.sources.file_labels import read_labels
 
 __version__ = "0.1.0"
 
@@ -54,6 +57,7 @@ _LAZY = {
     "Cursor": "batuta_sql.dbapi",
     "Estimate": "batuta_sql.plan.cost",
     "connect": "batuta_sql.dbapi",
+    "read_labels": "batuta_sql.sources.file_labels",
 }
 """What needs DuckDB, Arrow and sqlglot, which take a while: imported when it is first used."""
 
@@ -78,6 +82,7 @@ __all__ = [
     "ROWID",
     "STRING",
     "Binary",
+    "ColumnLabels",
     "ConfigError",
     "Connection",
     "CostRefused",
@@ -92,6 +97,7 @@ __all__ = [
     "InterfaceError",
     "InternalError",
     "LabelRefused",
+    "LabelWarning",
     "NotSupportedError",
     "OperationalError",
     "ProgrammingError",
@@ -107,5 +113,6 @@ __all__ = [
     "apilevel",
     "connect",
     "paramstyle",
+    "read_labels",
     "threadsafety",
 ]

@@ -5,6 +5,7 @@ Every error names the file, the key and, for a file, the line; an unknown key na
 
 from __future__ import annotations
 
+import datetime
 import re
 import tomllib
 import urllib.parse
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,6 +26,7 @@ from pydantic import (
 )
 
 from batuta_sql.errors import ConfigError, did_you_mean
+from batuta_sql.labels import check_label
 from batuta_sql.secrets import Secret, is_secret_key, shown, without_passwords
 
 FILE_NAME = "batuta.toml"
@@ -79,12 +82,44 @@ class CostSettings(_Frozen):
     history_file: PathText | None = None
 
 
+LabelText = Annotated[str, AfterValidator(check_label)]
+LabelTexts = tuple[LabelText, ...]
+AtLeastOne = Annotated[tuple[LabelText, ...], Field(min_length=1)]
+
+
+class FlowRule(_Frozen):
+    """Data that carries all labels of ``when`` must not meet data with one of ``not_into``."""
+
+    when: AtLeastOne
+    not_into: AtLeastOne
+    action: Literal["warn", "stop"] = "stop"
+    why: str | None = None
+
+
+class Declassification(_Frozen):
+    """Takes labels from data: somebody's decision, with its reason and its last day.
+
+    :param columns: dotted names of columns, or of tables or sources with all their columns.
+    """
+
+    columns: Annotated[tuple[str, ...], Field(min_length=1)]
+    labels: AtLeastOne
+    who: Annotated[str, Field(min_length=1)]
+    why: Annotated[str, Field(min_length=1)]
+    until: datetime.date
+
+
 class LabelSettings(_Frozen):
-    """Rules of label flow; ``rules`` and ``declassify`` are read by the guards."""
+    """Which labels may meet, and whose are taken away.
+
+    :param audit_log: where uses of ``declassify`` and crossings that only warn are written; the
+        user's data folder where nothing is said.
+    """
 
     on_public_into_sovereign: Literal["warn", "stop"] = "stop"
-    rules: tuple[dict[str, Any], ...] = ()
-    declassify: tuple[dict[str, Any], ...] = ()
+    rules: tuple[FlowRule, ...] = ()
+    declassify: tuple[Declassification, ...] = ()
+    audit_log: PathText | None = None
 
 
 class PricingSettings(_Frozen):
@@ -142,7 +177,7 @@ class PricingSettings(_Frozen):
 
 
 class ColumnSettings(_Frozen):
-    labels: tuple[str, ...] = ()
+    labels: LabelTexts = ()
 
 
 class TableSettings(_Frozen):
@@ -150,7 +185,7 @@ class TableSettings(_Frozen):
 
     path: str | None = None
     version: int | None = None
-    labels: tuple[str, ...] = ()
+    labels: LabelTexts = ()
     columns: dict[str, ColumnSettings] = {}
 
     @model_validator(mode="before")
@@ -163,7 +198,7 @@ class SourceSettings(_Frozen):
     """Keys that every source has. Times are in seconds."""
 
     locality: Locality | None = None
-    labels: tuple[str, ...] = ()
+    labels: LabelTexts = ()
     pricing: PricingSettings = PricingSettings()
     tables: dict[str, TableSettings] = {}
     connect_timeout: float = Field(default=10.0, gt=0)

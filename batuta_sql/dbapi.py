@@ -24,10 +24,14 @@ from batuta_sql.errors import (
 )
 from batuta_sql.frontend.expressions import ParameterValues
 from batuta_sql.frontend.parser import Statement, parse
+from batuta_sql.guards.audit import AuditLog
 from batuta_sql.guards.history import Run
+from batuta_sql.guards.tiers import TierGate
 from batuta_sql.health import SourceCheck, check_sources
+from batuta_sql.labels import KEY, ColumnLabels, TableLabels, check_label, labels_of_schema
 from batuta_sql.plan.cost import Estimate
 from batuta_sql.planview import Plan, estimate_of
+from batuta_sql.provenance import ColumnLineage
 from batuta_sql.query import Query, Session
 from batuta_sql.sources.embedded import EmbeddedSource
 from batuta_sql.sources.registry import make_source
@@ -80,11 +84,11 @@ class Connection:
     def __init__(
         self, settings: Settings, confirm: Callable[[Estimate], bool] | None = None
     ) -> None:
-        if settings.tier != "standard":
-            # Nothing is enforced yet, and a tier that is only a word would be believed.
+        if settings.tier == "fully_sovereign":
+            # Not enforced by the system yet, and a tier that is only a word would be believed.
             raise NotSupportedError(
                 f'the tier "{settings.tier}" cannot be enforced by this version',
-                hint='only tier = "standard" is built; see Limits in the README',
+                hint="see Limits in the README",
             )
         self._settings = settings
         sources = {n: make_source(n, s) for n, s in settings.sources.items()}
@@ -94,8 +98,13 @@ class Connection:
             for source in sources.values():
                 if value is not None and isinstance(source, EmbeddedSource):
                     source.apply_setting(f"SET GLOBAL {name} = '{value}'")
-        costing = Costing(sources, settings.sources, settings.cost, confirm)
-        self._session = Session(engine, Catalog(sources, settings.catalog_ttl), costing=costing)
+        self._gate = TierGate(settings.tier, settings.sources)
+        self._session = Session(
+            engine,
+            Catalog(sources, settings.catalog_ttl, self._gate.check),
+            settings,
+            costing=Costing(sources, settings.sources, settings.cost, confirm),
+        )
         self._lock = threading.Lock()
         self._running: set[Query] = set()
         self._closed = False
@@ -163,18 +172,33 @@ class Connection:
         as ``name``.
 
         A stream is read into memory, since a query may read it more than once.
+
+        :param labels: for all its columns, beside those that its Arrow schema carries.
+        :raises ProgrammingError: for what cannot be registered, and for labels of another form.
         """
         self._check_open()
-        self._session.registered[name.lower()] = _as_registered(frame)
+        registered = _as_registered(frame)
+        found = _labels_of(registered, labels)
+        self._session.registered[name.lower()] = registered
+        if found:
+            self._session.labels[name.lower()] = found
+        else:
+            self._session.labels.pop(name.lower(), None)
 
     def unregister(self, name: str) -> None:
         """Forgets a registered name."""
-        self._session.registered.pop(name.lower(), None)
+        if self._session.registered.pop(name.lower(), None) is not None:
+            self._session.labels.pop(name.lower(), None)
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The names of the configured sources."""
+        """The names of the configured sources, of those too that the tier does not allow."""
         return tuple(self._session.sources)
+
+    @property
+    def tier(self) -> str:
+        """The sovereignty tier in force."""
+        return self._settings.tier
 
     def tables(self, source: str | None = None) -> list[tuple[str, tuple[str, ...], str]]:
         """Source, path and kind of every table, of one source or of all.
@@ -195,7 +219,7 @@ class Connection:
     def check(self) -> list[SourceCheck]:
         """Asks every source for its tables, all at once; a failure is part of the answer."""
         self._check_open()
-        return check_sources(self._session.sources, self._settings.sources)
+        return check_sources(self._session.sources, self._gate)
 
     def plan(self, sql: str, parameters: ParameterValues | None = None) -> Plan:
         """The placed plan of a query; nothing is run."""
@@ -235,6 +259,12 @@ class Connection:
             return costing.history.runs(limit)
         except OSError as error:
             raise OperationalError(f"the history cannot be read: {error}") from None
+
+    def audit(self) -> tuple[list[dict[str, Any]], str | None]:
+        """The events of the audit log, oldest first, and what is wrong with it (None: nothing)."""
+        log = AuditLog.usual(self._settings.labels.audit_log)
+        verdict = log.verify()
+        return log.read(verdict.lines), verdict.fault
 
     def refresh(self) -> None:
         """Forgets what is remembered of the sources' catalogs."""
@@ -382,17 +412,20 @@ class Cursor:
         """What is left of the result, as one Arrow table."""
         table = self._fetching(_to_arrow_table)
         self._exhausted()
-        return table
+        return pa.Table.from_arrays(table.columns, schema=self._labelled(table.schema))
 
     def fetch_record_batch(self, rows_per_batch: int = _ARROW_BATCH_ROWS) -> pa.RecordBatchReader:
         """What is left of the result as a stream; the query runs while it is read."""
         reader = self._fetching(lambda r: r.to_arrow_reader(rows_per_batch))
-        return pa.RecordBatchReader.from_batches(reader.schema, self._streamed(reader))
+        schema = self._labelled(reader.schema)
+        return pa.RecordBatchReader.from_batches(schema, self._streamed(reader))
 
     def fetch_df(self) -> Any:
         """What is left of the result as a pandas DataFrame."""
         frame = self._fetching(_to_arrow_table).to_pandas()
         self._exhausted()
+        if labels := {n: sorted(found.all) for n, found in self.labels.items() if found}:
+            frame.attrs[KEY] = labels
         return frame
 
     def fetch_polars(self) -> Any:
@@ -411,6 +444,20 @@ class Cursor:
         return self._plan
 
     @property
+    def labels(self) -> dict[str, ColumnLabels]:
+        """The labels of each column of the last query's result; empty sets where it has none."""
+        if self._plan is None:
+            return {}
+        return self._plan.labels(d[0] for d in self.description or ())
+
+    @property
+    def lineage(self) -> dict[str, ColumnLineage]:
+        """For each column the sources' columns behind its values, and behind its rows."""
+        if self._plan is None:
+            return {}
+        return self._plan.lineage(d[0] for d in self.description or ())
+
+    @property
     def metrics(self) -> dict[str, Any] | None:
         """Rows, bytes and seconds per fragment, the estimate beside the actual."""
         if self._plan is None:
@@ -425,6 +472,9 @@ class Cursor:
         if self._closed:
             raise InterfaceError("the cursor is closed")
         self.connection._check_open()
+
+    def _labelled(self, schema: pa.Schema) -> pa.Schema:
+        return schema if self._plan is None else self._plan.labelled(schema)
 
     def _fetching(self, fetch: Callable[[Any], Any]) -> Any:
         self._check_open()
@@ -496,6 +546,17 @@ class _Empty:
 
 def _to_arrow_table(result: PendingResult) -> pa.Table:
     return result.to_arrow_table()
+
+
+def _labels_of(frame: Any, given: Sequence[str]) -> TableLabels:
+    """The labels of a registered frame: those given, and those of its schema."""
+    try:
+        found = TableLabels.throughout(ColumnLabels(frozenset(check_label(g) for g in given)))
+        schema = getattr(frame, "schema", None)
+        carried = labels_of_schema(schema) if isinstance(schema, pa.Schema) else TableLabels()
+    except ValueError as error:
+        raise ProgrammingError(str(error)) from None
+    return found | carried
 
 
 def _as_registered(frame: Any) -> Any:

@@ -31,6 +31,10 @@ class Warning(Exception):  # noqa: A001 - the name is PEP 249's
     """PEP 249: an important warning."""
 
 
+class LabelWarning(Warning, UserWarning):
+    """Data whose labels should not meet has met, and the configuration only warns of it."""
+
+
 class Error(Exception):
     """Base of all errors of Batuta-SQL.
 

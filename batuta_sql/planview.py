@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
+from batuta_sql.guards.labels import ResultLabels
+from batuta_sql.labels import ColumnLabels, labelled_schema
 from batuta_sql.plan.cost import Estimate, total
 from batuta_sql.plan.explain import explain
 from batuta_sql.plan.placement import Fragment
+from batuta_sql.provenance import ColumnLineage, LabelOrigin, column_lineage
 from batuta_sql.query import FragmentRun, Query
 
 
@@ -124,6 +129,42 @@ class Plan:
             "estimate": total(estimates),
             "fragments": fragments,
         }
+
+    # --- labels --------------------------------------------------------------------------------
+
+    def labels(self, names: Iterable[str]) -> dict[str, ColumnLabels]:
+        """The labels of the result's columns, whose names are ``names``."""
+        return self._query.provenance.labels_by_name(names)
+
+    def lineage(self, names: Iterable[str]) -> dict[str, ColumnLineage]:
+        """The lineage of the result's columns, whose names are ``names``."""
+        return self._query.provenance.columns(names)
+
+    def labelled(self, schema: pa.Schema) -> pa.Schema:
+        """The result's schema with the labels in its metadata."""
+        provenance = self._query.provenance
+        if not provenance.is_labelled:
+            return schema
+        return labelled_schema(schema, provenance.labels_of(len(schema)), provenance.labels.rows)
+
+    @property
+    def column_lineage(self) -> list[tuple[str, ColumnLineage]]:
+        """The lineage of the result's columns by place; ``*`` as in ``result_labels``."""
+        columns = self._query.provenance.lineage.columns
+        return [(name, column_lineage(flow)) for name, flow in columns]
+
+    @property
+    def result_labels(self) -> ResultLabels:
+        """The labels of the result's columns by place, and of its rows.
+
+        Where the whole statement runs here as it is, one column ``*`` stands for them all.
+        """
+        return self._query.provenance.labels
+
+    @property
+    def label_origins(self) -> list[LabelOrigin]:
+        """Where each label of each column comes from."""
+        return list(self._query.provenance.explained())
 
     def __str__(self) -> str:
         if self._placed is None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -41,6 +42,7 @@ from batuta_sql.frontend.binder import Binder
 from batuta_sql.frontend.expressions import Parameters, ParameterValues
 from batuta_sql.frontend.parser import PIVOT, Statement
 from batuta_sql.guards.history import Status
+from batuta_sql.labels import TableLabels
 from batuta_sql.plan.optimise import optimise
 from batuta_sql.plan.placement import Fragment, Placed, place, scan_fragment
 from batuta_sql.plan.relational import (
@@ -53,11 +55,13 @@ from batuta_sql.plan.relational import (
 from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import LocalTranslator, WireColumn
 from batuta_sql.plan.unparse import Delivery, Unparser
+from batuta_sql.provenance import BoundColumns, Provenance
 from batuta_sql.sources.base import Snapshot, Source, Usage
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
+    from batuta_sql.config import Settings
     from batuta_sql.engines.remote_dataset import Test
 
 PREFETCH_BYTES = 32 << 20
@@ -74,9 +78,12 @@ class Session:
 
     engine: DuckDBEngine
     catalog: Catalog
+    settings: Settings
     registered: dict[str, Any] = field(default_factory=dict)
     views: dict[str, exp.Expr] = field(default_factory=dict)
     costing: Costing | None = None
+    labels: dict[str, TableLabels] = field(default_factory=dict)
+    """The labels of registered frames and local tables, by lower-cased name."""
 
     @property
     def sources(self) -> Mapping[str, Source]:
@@ -119,11 +126,13 @@ class Query:
         self._prefetches: list[Prefetch] = []
         self._spilled: list[str] = []
         self._scan_numbers = itertools.count(1)
+        self._local_labels = dict(session.labels)
         self._closed = False
         self._cancelled = False
         self._abandoned = False
         self._failed = False
         self._unknown: ProgrammingError | None = None
+        self._bound: BoundColumns | None = None
         self.names = NamesInReach(
             session.catalog,
             session.engine,
@@ -148,12 +157,13 @@ class Query:
             self._expose_tables_of_text()
             self._expect_scans(list(self.names.tables.values()))
             return
-        self.names.prefetch(tree)
+        self.names.prefetch(tree, self.statement.sql)
         parameters = Parameters(self.parameters)
         binder = Binder(self.names, self.statement.sql, parameters)
         bound = binder.bind(tree)
         parameters.check_all_used()
         outputs = tuple((c.name, c.symbol) for c in bound.columns)
+        self._bound = BoundColumns(bound.plan, outputs)
         plan = optimise(
             bound.plan, outputs, binder.symbols.fresh, self.session.engine.evaluate_constants
         )
@@ -209,6 +219,17 @@ class Query:
         self.cursor.execute(
             f"CREATE OR REPLACE VIEW {quote(parts[0])}.main.{quote(parts[1])}"
             f" AS SELECT * FROM {target}"
+        )
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """Lineage and labels."""
+        return Provenance(
+            self.names.tables.values(),
+            self._local_labels,
+            self._bound,
+            self.statement.sql,
+            self.session.settings,
         )
 
     # --- the fallback scan ---------------------------------------------------------------------
@@ -279,6 +300,7 @@ class Query:
         """
         if self._closed:
             raise InterfaceError("the query is closed")
+        self.provenance.authorise()
         try:
             self._authorise()
             if self.placed is None:
@@ -295,6 +317,7 @@ class Query:
 
     def run_into(self, words: str) -> None:
         """Runs the query as the rest of a statement: ``CREATE TABLE name AS``."""
+        self.provenance.authorise()
         try:
             self._authorise()
             if self.placed is None:

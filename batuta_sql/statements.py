@@ -17,7 +17,9 @@ from batuta_sql.engines.duckdb import PendingResult, engine_error
 from batuta_sql.errors import Error, NotSupportedError, ProgrammingError
 from batuta_sql.frontend.expressions import ParameterValues
 from batuta_sql.frontend.parser import Statement, parse
+from batuta_sql.labels import ColumnLabels, TableLabels
 from batuta_sql.plan.site import TableInfo
+from batuta_sql.provenance import words_of
 from batuta_sql.query import Query
 from batuta_sql.sources.embedded import EmbeddedSource
 from batuta_sql.typecodes import type_code
@@ -291,14 +293,34 @@ def _create(
     with session.engine.cursor() as engine:
         inner = parse(text, engine)[0]
     query = Query(session, inner, parameters)
+    kept = session.labels.get(name, TableLabels()) if tree.args.get("exists") else TableLabels()
     words = "CREATE OR REPLACE TABLE" if tree.args.get("replace") else "CREATE TABLE"
     if tree.args.get("exists"):
         words += " IF NOT EXISTS"
     try:
         query.run_into(f"{words} {target.sql('duckdb')} AS")
+        labels = kept | _labels_of_table(connection, target, query)
     finally:
         query.close()
+    if labels:
+        session.labels[name] = labels
+    else:
+        session.labels.pop(name, None)
     return Outcome()
+
+
+def _labels_of_table(connection: Connection, target: exp.Table, query: Query) -> TableLabels:
+    """The labels of a local table that a query has filled."""
+    if not query.provenance.is_labelled:
+        return TableLabels()
+    with connection._session.engine.cursor() as cursor:
+        rows = cursor.execute(f"DESCRIBE {target.sql('duckdb')}").fetchall()
+    labels = query.provenance.labels_of(len(rows))
+    if len(labels) != len(rows):
+        # IF NOT EXISTS of a table that is there with other columns.
+        return TableLabels.throughout(ColumnLabels(query.provenance.labels.all))
+    columns = {r[0]: c for r, c in zip(rows, labels, strict=True)}
+    return TableLabels(columns, query.provenance.labels.rows)
 
 
 def _local_change(
@@ -315,13 +337,29 @@ def _local_change(
     if isinstance(tree, exp.Drop) and name in session.views:
         del session.views[name]
         return Outcome()
+    labels = _labels_named(connection, statement.sql)
     reads = tree.expression if isinstance(tree, exp.Insert) else None
     if isinstance(reads, exp.Query) and any(t.db for t in reads.find_all(exp.Table)):
         raise NotSupportedError(
             "INSERT from a source is not supported",
             hint="CREATE TABLE name AS SELECT ... makes a local table of it",
         )
-    return _run_local(connection, statement.sql, parameters)
+    outcome = _run_local(connection, statement.sql, parameters)
+    if isinstance(tree, exp.Drop):
+        session.labels.pop(name, None)
+    elif labels:
+        # Whatever the statement read may be in any column now; of a new name, too.
+        renamed = [n.name.lower() for a in tree.find_all(exp.AlterRename) for n in [a.this] if n]
+        for changed in (name, *renamed):
+            session.labels[changed] = session.labels.get(changed, TableLabels()) | labels
+    return outcome
+
+
+def _labels_named(connection: Connection, sql: str) -> TableLabels:
+    """The labels of all local tables whose names stand in a statement."""
+    held = connection._session.labels
+    found = frozenset[str]().union(*(held[w].all for w in words_of(sql) if w in held))
+    return TableLabels.throughout(ColumnLabels(found)) if found else TableLabels()
 
 
 def _run_local(connection: Connection, sql: str, parameters: ParameterValues | None) -> Outcome:

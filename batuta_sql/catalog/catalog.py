@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from cachetools import TTLCache
@@ -26,10 +26,18 @@ class Catalog:
     """Looks names up in the sources and remembers the answers for a while.
 
     :param ttl: seconds for which an answer is believed.
+    :param admit: called with a source's name before it is contacted; raises where the source may
+        not be.
     """
 
-    def __init__(self, sources: Mapping[str, Source], ttl: float) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        ttl: float,
+        admit: Callable[[str], None] = lambda source: None,
+    ) -> None:
         self.sources = sources
+        self.admit = admit
         self._lock = threading.Lock()
         self._tables: TTLCache[tuple[str, tuple[str, ...]], tuple[TableInfo, ...]] = TTLCache(
             _MOST_TABLES, ttl, timer=time.monotonic
@@ -85,6 +93,7 @@ class Catalog:
 
     def list_tables(self, source: Source) -> tuple[TableName, ...]:
         """All tables of a source, for SHOW TABLES and hints."""
+        self.admit(source.name)
         with self._lock:
             known = self._listings.get(source.name)
         if known is None:
@@ -108,6 +117,7 @@ class Catalog:
             return (source.name, path) in self._tables
 
     def _lookup(self, source: Source, path: tuple[str, ...]) -> tuple[TableInfo, ...]:
+        self.admit(source.name)
         key = (source.name, path)
         with self._lock:
             known = self._tables.get(key)

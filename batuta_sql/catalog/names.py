@@ -47,16 +47,27 @@ class NamesInReach:
 
     # --- tables --------------------------------------------------------------------------------
 
-    def prefetch(self, tree: Expr) -> None:
-        """Looks up all tables of a statement at once."""
+    def prefetch(self, tree: Expr, sql: str) -> None:
+        """Looks up all tables of a statement at once.
+
+        :raises TierRefused: for a source that may not be contacted; then none has been.
+        """
         wanted = []
         for table in tree.find_all(exp.Table):
             parts = table_parts(table)
             if parts is not None and len(parts) > 1:
                 source = self.catalog.source(parts[0])
                 if source is not None:
+                    self._admit(source.name, table, sql)
                     wanted.append((source, parts[1:]))
         self.catalog.prefetch(list(dict.fromkeys(wanted)))
+
+    def _admit(self, source: str, table: exp.Table, sql: str) -> None:
+        try:
+            self.catalog.admit(source)
+        except Error as error:
+            error.sql, error.position = sql, place(table, sql)
+            raise
 
     def resolve(self, table: exp.Table, sql: str) -> TableInfo | LocalTable | Expr:
         parts = table_parts(table)

@@ -13,6 +13,7 @@ from batuta_sql import __version__
 from batuta_sql.cli.launch import ERROR, Run, UsageError
 
 if TYPE_CHECKING:
+    from batuta_sql.cli.listings import Listed
     from batuta_sql.dbapi import Connection
 
 Format = Literal["table", "csv", "json", "arrow", "parquet"]
@@ -44,6 +45,8 @@ def parse(run: Run, tokens: list[str]) -> Callable[[], Any] | None:
         commands.explain,
         commands.estimate,
         commands.history,
+        commands.labels,
+        commands.audit,
         commands.tree,
         commands.describe,
         commands.search,
@@ -132,13 +135,17 @@ class Commands:
                 out.write(cursor, chosen, target, max_rows)
         return 0
 
-    def explain(self, sql: str | None = None, /, *, json: bool = False) -> int:
+    def explain(
+        self, sql: str | None = None, /, *, labels: bool = False, json: bool = False
+    ) -> int:
         """Show a query's plan: what is sent to each source, and what runs here.
 
         Parameters
         ----------
         sql
             The query; "-" or nothing reads it from stdin.
+        labels
+            Show the labels of each column and where they come from.
         json
             For programs.
         """
@@ -147,9 +154,52 @@ class Commands:
         plan = self._connect().plan(_sql(sql))
         if json:
             listings.print_json(listings.plan_values(plan))
+        elif labels:
+            listings.print_label_origins(plan)
         else:
             print(plan)
         return 0
+
+    def labels(self, path: Path, /, *, json: bool = False) -> int:
+        """Show the labels that a Parquet or Arrow file, or a Delta table, carries.
+
+        Parameters
+        ----------
+        path
+            The file, a folder of files, or the folder of a Delta table.
+        json
+            For programs.
+        """
+        from batuta_sql import read_labels
+        from batuta_sql.cli import listings
+
+        found = read_labels(path)
+        if json:
+            listings.print_json(listings.label_values(found))
+        else:
+            listings.print_labels(found)
+        return 0
+
+    def audit(self, *, json: bool = False) -> int:
+        """Show the audit log: declassifications that were used, crossings that were only warned of.
+
+        The log's chain is checked: a line that was changed or removed is an error.
+
+        Parameters
+        ----------
+        json
+            For programs.
+        """
+        from batuta_sql.cli import listings
+
+        events, fault = self._connect().audit()
+        if json:
+            listings.print_json({"events": events, "fault": fault})
+        else:
+            listings.print_audit(events)
+        if fault is not None:
+            print(f"the audit log is not what was written: {fault}", file=sys.stderr)
+        return ERROR if fault is not None else 0
 
     def estimate(self, sql: str | None = None, /, *, json: bool = False) -> int:
         """Show what a query will take; nothing is run that bills.
@@ -205,8 +255,11 @@ class Commands:
 
         connection = self._connect()
         # Asked for by name, a source that does not answer is the error of the command.
-        known = [(source, connection.tables(source), "")] if source else None
-        listed = known or listings.tables_by_source(connection)
+        listed = (
+            [listings.SourceTables(source, tuple(connection.tables(source)))]
+            if source
+            else listings.tables_by_source(connection)
+        )
         if json:
             listings.print_json(listings.tree_values(listed))
         else:
@@ -303,9 +356,9 @@ def _sql(given: str | None) -> str:
     return text
 
 
-def _status(listed: list[tuple[str, Any, str]]) -> int:
+def _status(listed: Listed) -> int:
     """A listing that lacks a source is an error, whatever else it shows."""
-    failed = [f"{name}: {error}" for name, _, error in listed if error]
+    failed = [f"{one.source}: {one.error}" for one in listed if one.error]
     for line in failed:
         print(line, file=sys.stderr)
     return ERROR if failed else 0

@@ -33,7 +33,9 @@ _PACKAGES = (
 
 
 def examine(config: Path | None, connect: Callable[[], Connection], *, as_json: bool) -> int:
-    """Shows the state of everything; 1 where a source does not answer. Secrets are never read out.
+    """Shows the state of everything; 1 where a source does not answer or labels reach no table.
+
+    Secrets are never read out.
 
     :raises ConfigError: for a configuration that is wrong.
     """
@@ -41,28 +43,36 @@ def examine(config: Path | None, connect: Callable[[], Connection], *, as_json: 
     state: dict[str, Any] = {
         "config": str(place) if place is not None else None,
         "python": platform.python_version(),
+        "tier": None,
         "packages": {name: _version(name) for name in _PACKAGES},
         "sources": [],
     }
     if not as_json:
         # Before the sources are asked: a wrong configuration or a slow source hides nothing.
         _print_machine(state)
-    for check in connect().check():
+    connection = connect()
+    state["tier"] = connection.tier
+    for check in connection.check():
         state["sources"].append(
             {
                 "name": check.name,
                 "kind": check.kind,
                 "locality": check.locality,
+                "locality_from": check.reason,
+                "allowed": check.allowed,
                 "seconds": round(check.seconds, 4),
                 "tables": check.tables,
                 "error": check.error,
+                "labels_without_table": list(check.unmatched),
             }
         )
     if as_json:
         print_json(state)
     else:
+        print(f"tier:     {connection.tier}")
         _print_sources(state["sources"])
-    return ERROR if any(s["error"] for s in state["sources"]) else 0
+    faulty = any(s["error"] or s["labels_without_table"] for s in state["sources"])
+    return ERROR if faulty else 0
 
 
 def _version(package: str) -> str | None:
@@ -83,11 +93,16 @@ def _print_machine(state: dict[str, Any]) -> None:
 def _print_sources(sources: list[dict[str, Any]]) -> None:
     print("sources:" if sources else "sources:  none are configured")
     for source in sources:
-        locality = source["locality"] or "locality not set"
+        locality = f"{source['locality'] or 'locality unknown'}: {source['locality_from']}"
         head = f"  {source['name']} ({source['kind']}, {locality})"
+        if not source["allowed"]:
+            print(f"{head}: not allowed by the tier, not asked")
+            continue
         seconds = f"{source['seconds']:.3f} s"
         if source["error"]:
             print(f"{head}: does not answer after {seconds}: {source['error']}")
         else:
             count = source["tables"]
             print(f"{head}: {count} table{'' if count == 1 else 's'} in {seconds}")
+        for table in source["labels_without_table"]:
+            print(f'    the configuration labels "{table}", and there is no such table')

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from batuta_sql.errors import Error
+from batuta_sql.errors import Error, TierRefused
 
 if TYPE_CHECKING:
     from batuta_sql import Connection
+    from batuta_sql.labels import TableLabels
 
 Table = tuple[str, tuple[str, ...], str]
-Listed = list[tuple[str, list[Table], str]]
-"""For each source its name, its tables, and what it said where it did not answer."""
+
+
+@dataclass(frozen=True)
+class SourceTables:
+    """A source's tables; ``error`` is what it said where it did not answer.
+
+    ``refused`` is why it was not asked, where the tier does not allow it.
+    """
+
+    source: str
+    tables: tuple[Table, ...] = ()
+    error: str = ""
+    refused: str = ""
+
+
+Listed = list[SourceTables]
 
 
 def print_json(value: Any) -> None:
@@ -28,7 +44,71 @@ def plan_values(plan: Any) -> dict[str, Any]:
         "residual": plan.residual,
         "kept": list(plan.kept),
         "fallbacks": list(plan.fallbacks),
+        "lineage": [
+            {"column": n, "direct": sorted(c.direct), "indirect": sorted(c.indirect)}
+            for n, c in plan.column_lineage
+        ],
+        "labels": [
+            {"column": n, "direct": sorted(c.direct), "indirect": sorted(c.indirect)}
+            for n, c in plan.result_labels.columns
+        ],
+        "label_origins": [o._asdict() for o in plan.label_origins],
     }
+
+
+def print_label_origins(plan: Any) -> None:
+    """The labels of each column of a plan, and below each where it comes from."""
+    for name, labels in plan.result_labels.columns:
+        print("all columns" if name == "*" else name)
+        for kind, held in (("direct", labels.direct), ("indirect", labels.indirect)):
+            for label in sorted(held):
+                print(f"  {label} ({kind})")
+                for one in plan.label_origins:
+                    if (one.column, one.label, one.kind) == (name, label, kind):
+                        print(f"    from {one.origin}: {one.where}")
+        if not labels:
+            print("  no labels")
+
+
+def label_values(labels: TableLabels) -> dict[str, Any]:
+    """The labels of a file for programs."""
+    return {
+        "rows": sorted(labels.rows),
+        "columns": {
+            n: {"direct": sorted(c.direct), "indirect": sorted(c.indirect)}
+            for n, c in labels.columns.items()
+        },
+    }
+
+
+def print_labels(labels: TableLabels) -> None:
+    """The labels of a file for people."""
+    for name, column in labels.columns.items():
+        direct, indirect = sorted(column.direct), sorted(column.indirect)
+        shown = ", ".join([*direct, *(f"{i} (indirect)" for i in indirect if i not in direct)])
+        print(f"{name}: {shown}")
+    if labels.rows:
+        print(f"which rows there are: {', '.join(sorted(labels.rows))}")
+    if not labels:
+        print("no labels")
+
+
+def print_audit(events: list[dict[str, Any]]) -> None:
+    """The audit log for people, a line an event."""
+    for event in events:
+        match event:
+            case {"event": "declassify"}:
+                told = (
+                    f"{', '.join(event['labels'])} taken from {event['column']}: {event['why']}"
+                    f" (decided by {event['who']}, until {event['until']})"
+                )
+            case {"event": "mixed"}:
+                told = f"{', '.join(event['when'])} mixed with {', '.join(event['into'])}"
+            case _:
+                told = str(event.get("event"))
+        print(f"{event['time']} {event['user']}: {told}; query {event['query'][:12]}")
+    if not events:
+        print("nothing is on record")
 
 
 # --- the virtual catalog -----------------------------------------------------------------------
@@ -39,9 +119,11 @@ def tables_by_source(connection: Connection) -> Listed:
     listed: Listed = []
     for name in connection.sources:
         try:
-            listed.append((name, connection.tables(name), ""))
+            listed.append(SourceTables(name, tuple(connection.tables(name))))
+        except TierRefused as error:
+            listed.append(SourceTables(name, refused=error.message))
         except Error as error:
-            listed.append((name, [], error.message))
+            listed.append(SourceTables(name, error=error.message))
     return listed
 
 
@@ -49,23 +131,25 @@ def tree_values(listed: Listed) -> list[dict[str, Any]]:
     """The tree for programs."""
     return [
         {
-            "source": name,
-            "error": error or None,
+            "source": one.source,
+            "allowed": not one.refused,
+            "error": one.error or one.refused or None,
             "tables": [
                 {"name": ".".join((source, *path)), "path": list(path), "kind": kind}
-                for source, path, kind in tables
+                for source, path, kind in one.tables
             ],
         }
-        for name, tables, error in listed
+        for one in listed
     ]
 
 
 def print_tree(listed: Listed) -> None:
     """Source, schema, table, indented."""
-    for name, tables, error in listed:
-        print(f"{name} (does not answer)" if error else f"{name}")
+    for one in listed:
+        note = "does not answer" if one.error else "not allowed by the tier" if one.refused else ""
+        print(f"{one.source} ({note})" if note else one.source)
         shown: tuple[str, ...] = ()
-        for _, path, kind in tables:
+        for _, path, kind in one.tables:
             folders = path[:-1]
             for depth, folder in enumerate(folders):
                 if folders[: depth + 1] != shown[: depth + 1]:
@@ -82,15 +166,15 @@ def matches(connection: Connection, listed: Listed, text: str) -> list[dict[str,
     wanted = text.lower()
     found: list[dict[str, Any]] = [
         {"table": ".".join((source, *path)), "column": None, "type": kind}
-        for _, tables, _ in listed
-        for source, path, kind in tables
+        for one in listed
+        for source, path, kind in one.tables
         if wanted in path[-1].lower()
     ]
     # The view's schema is "main" where a source has none.
     known = {
         (source, path[-2] if len(path) > 1 else "main", path[-1]): ".".join((source, *path))
-        for _, tables, _ in listed
-        for source, path, _ in tables
+        for one in listed
+        for source, path, _ in one.tables
     }
     if known:
         columns = connection.execute(

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from batuta_sql.labels import UNLABELLED, ColumnLabels
+
 if TYPE_CHECKING:
     from batuta_sql.plan.translate import Translator
 
@@ -67,6 +69,7 @@ class ColumnInfo:
     :param comparable: whether expressions over the column may be pushed at all. A column that is
         delivered only as a text of itself (a range, a composite) is not.
     :param note: what a person should know ("read as text: no DuckDB type matches").
+    :param labels: what the data itself says of the column (file or column metadata).
     """
 
     name: str
@@ -77,6 +80,18 @@ class ColumnInfo:
     value_sql: str = "{}"
     comparable: bool = True
     note: str | None = None
+    labels: ColumnLabels = UNLABELLED
+
+
+@dataclass(frozen=True)
+class BaseTable:
+    """A table that another one shows rows of.
+
+    :param same_columns: whether columns of the same name are the same (a partition's are).
+    """
+
+    path: tuple[str, ...]
+    same_columns: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +105,8 @@ class TableInfo:
     :param columns: in the table's own order.
     :param keys: column sets known to be unique and not null, the primary key first.
     :param version: the pinned version of a versioned table (Delta), or None.
+    :param labels: what the data itself says of the table's rows as such.
+    :param bases: the tables whose rows this one may show: a view's, a partition's parents.
     """
 
     source: str
@@ -99,6 +116,8 @@ class TableInfo:
     keys: tuple[tuple[str, ...], ...] = ()
     statistics: Statistics = Statistics()
     version: str | None = None
+    labels: frozenset[str] = frozenset()
+    bases: tuple[BaseTable, ...] = ()
 
     @property
     def name(self) -> str:

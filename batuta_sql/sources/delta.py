@@ -108,7 +108,10 @@ class Delta(EmbeddedSource):
         return TableInfo(
             source=self.name,
             path=shown,
-            columns=tuple(ColumnInfo(c.name, c.type, c.type, c.nullable) for c in found.columns),
+            columns=tuple(
+                ColumnInfo(c.name, c.type, c.type, c.nullable, labels=c.labels)
+                for c in found.columns
+            ),
             kind="delta table",
             statistics=Statistics(
                 rows=float(found.rows) if found.rows is not None else None,

@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.errors import Error, NotSupportedError, OperationalError
+from batuta_sql.labels import UNLABELLED, ColumnLabels
+from batuta_sql.sources.file_labels import delta_column_labels
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -56,6 +58,7 @@ class DeltaColumn:
     field_id: int | None
     type: str
     nullable: bool
+    labels: ColumnLabels = UNLABELLED
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,7 @@ def _column(field: dict[str, Any], mode: str, source: str, table: str) -> DeltaC
         field_id=metadata.get("delta.columnMapping.id") if mapped else None,
         type=_type(field["type"], source, table),
         nullable=field["nullable"],
+        labels=delta_column_labels(metadata, f'column "{field["name"]}" of "{table}"', source),
     )
 
 

@@ -12,10 +12,11 @@ from sqlglot import exp
 from batuta_sql.config import DuckDBSettings
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.errors import OperationalError
-from batuta_sql.plan.site import ColumnInfo, Statistics, TableInfo
+from batuta_sql.plan.site import BaseTable, ColumnInfo, Statistics, TableInfo
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
 from batuta_sql.sources.embedded import EmbeddedSource, estimated
 from batuta_sql.sources.sizes import parsed, stored_bytes
+from batuta_sql.sources.view_bases import bases_of_view, tables_are_labelled
 
 _DATABASE = "db"
 _RELATIONS = """
@@ -92,11 +93,24 @@ class DuckDBFile(EmbeddedSource):
         return TableInfo(
             source=self.name,
             path=(schema, name),
+            bases=self._bases(cursor, name) if kind == "view" else (),
             columns=tuple(ColumnInfo(c, t, t, nullable) for c, t, nullable in columns),
             kind=kind,
             keys=tuple(tuple(k[0]) for k in keys),
             statistics=Statistics(rows=float(rows) if rows is not None else None),
         )
+
+    def _bases(self, cursor: duckdb.DuckDBPyConnection, name: str) -> tuple[BaseTable, ...]:
+        if not tables_are_labelled(self._settings):
+            return ()
+        schemas = cursor.execute(
+            "SELECT schema_name FROM duckdb_schemas() WHERE database_name = 'db'"
+        ).fetchall()
+        views = cursor.execute(
+            "SELECT lower(view_name), string_agg(sql, ' ') FROM duckdb_views()"
+            " WHERE database_name = 'db' AND NOT internal GROUP BY 1"
+        ).fetchall()
+        return bases_of_view(name, dict(views), [s[0] for s in schemas])
 
     def prepare(self, cursor: duckdb.DuckDBPyConnection, query: FragmentQuery) -> None:
         cursor.execute(f"USE {_DATABASE}")

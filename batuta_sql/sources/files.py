@@ -32,6 +32,7 @@ from batuta_sql.sources.embedded import (
     ViewTranslator,
     estimated,
 )
+from batuta_sql.sources.file_labels import labels_of_files
 from batuta_sql.sources.sizes import parsed
 
 FORMATS = {
@@ -118,12 +119,14 @@ class Files(EmbeddedSource):
                 statistics = self._statistics(cursor, files, whole)
             except OSError as error:
                 raise self._unreadable(error) from None
+        labels = labels_of_files(files.paths)
         return TableInfo(
             source=self.name,
             path=(files.name,),
-            columns=tuple(ColumnInfo(r[0], r[1], r[1]) for r in rows),
+            columns=tuple(ColumnInfo(r[0], r[1], r[1], labels=labels.of(r[0])) for r in rows),
             kind=f"{files.format} files",
             statistics=statistics,
+            labels=labels.rows,
         )
 
     def _unreadable(self, error: OSError) -> OperationalError:

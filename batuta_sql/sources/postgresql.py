@@ -20,6 +20,7 @@ from batuta_sql.config import PostgreSQLSettings
 from batuta_sql.errors import Error, OperationalError
 from batuta_sql.plan.pushdown import PushTranslator
 from batuta_sql.plan.relational import Expr
+from batuta_sql.plan.site import BaseTable
 from batuta_sql.plan.translate import Environment, NotPushable, Typed, WireColumn
 from batuta_sql.plan.types import decimal_parts, is_exact
 from batuta_sql.secrets import redact
@@ -43,6 +44,7 @@ from batuta_sql.sources.base import (
     TableName,
 )
 from batuta_sql.sources.postgresql_plans import delivered_bytes, relations, scanned_bytes
+from batuta_sql.sources.view_bases import tables_are_labelled
 
 _PLAIN = {
     "bool": "BOOLEAN",
@@ -124,6 +126,29 @@ _SIZES = """
 SELECT relname, max(relpages::float8 * current_setting('block_size')::float8)
 FROM pg_class WHERE relname IN ({names}) AND relkind IN ('r', 'm') GROUP BY 1
 """
+
+_BASES = """
+WITH RECURSIVE reached(oid, way, same) AS (
+  SELECT {oid}::oid, 'both', true
+  UNION
+  SELECT step.oid, step.way, reached.same AND step.same FROM reached CROSS JOIN LATERAL (
+    SELECT d.refobjid, 'both', false FROM pg_rewrite w JOIN pg_depend d
+      ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+      AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> w.ev_class
+    WHERE w.ev_class = reached.oid
+    UNION ALL
+    SELECT i.inhparent, 'up', true FROM pg_inherits i
+    WHERE i.inhrelid = reached.oid AND reached.way IN ('both', 'up')
+    UNION ALL
+    SELECT i.inhrelid, 'down', true FROM pg_inherits i
+    WHERE i.inhparent = reached.oid AND reached.way IN ('both', 'down')
+  ) AS step(oid, way, same)
+)
+SELECT n.nspname, c.relname, bool_and(reached.same) FROM reached
+JOIN pg_class c ON c.oid = reached.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid <> {oid} GROUP BY 1, 2
+"""
+"""The tables that a view reads, a partition's parents and a parent's partitions."""
 
 
 class PostgreSQL:
@@ -209,9 +234,14 @@ class PostgreSQL:
         keys = [
             tuple(k[1].split("\x1f")) for k in fetch_rows(connection, _KEYS.format(oid=oid)) if k[2]
         ]
+        bases: list[BaseTable] = []
+        if tables_are_labelled(self._settings):
+            found = fetch_rows(connection, _BASES.format(oid=oid))
+            bases = [BaseTable((s, n), same) for s, n, same in found]
         return TableInfo(
             source=self.name,
             path=(schema, table),
+            bases=tuple(bases),
             columns=tuple(columns),
             kind=_KINDS[kind],
             keys=tuple(keys),

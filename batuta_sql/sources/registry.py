@@ -14,9 +14,10 @@ _KINDS = {
     "duckdb": ("batuta_sql.sources.duckdb", "DuckDBFile"),
     "files": ("batuta_sql.sources.files", "Files"),
     "delta": ("batuta_sql.sources.delta", "Delta"),
+    "ald": ("batuta_sql.sources.ald", "Ald"),
 }
 _PLANNED = frozenset(
-    {"snowflake", "databricks", "bigquery", "unity", "glue", "iceberg", "huggingface", "ald"}
+    {"snowflake", "databricks", "bigquery", "unity", "glue", "iceberg", "huggingface"}
 )
 ENTRY_POINT_GROUP = "batuta_sql.sources"
 

@@ -23,6 +23,7 @@ from batuta_sql.config import SQLiteSettings
 from batuta_sql.errors import DataError, Error, OperationalError
 from batuta_sql.plan.pushdown import PushTranslator
 from batuta_sql.plan.relational import Expr
+from batuta_sql.plan.site import BaseTable
 from batuta_sql.plan.translate import Environment, NotPushable, Typed, WireColumn
 from batuta_sql.sources.adbc import (
     AdbcPool,
@@ -44,6 +45,7 @@ from batuta_sql.sources.base import (
     TableName,
 )
 from batuta_sql.sources.sizes import delivered_bytes, known_rows, parsed, stored_bytes
+from batuta_sql.sources.view_bases import bases_of_view, tables_are_labelled
 
 _COMPARABLE = frozenset({"BIGINT", "DOUBLE", "VARCHAR"})
 _STORED_AS_INTEGER = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "BOOLEAN"})
@@ -125,11 +127,20 @@ class SQLite:
         return TableInfo(
             source=self.name,
             path=(name,),
+            bases=self._bases(connection, name) if kind == "view" else (),
             columns=tuple(columns),
             kind=kind,
             keys=(key_columns,) if key_columns and kind == "table" else (),
             statistics=Statistics(rows=count),
         )
+
+    def _bases(self, connection: Any, view: str) -> tuple[BaseTable, ...]:
+        if not tables_are_labelled(self._settings):
+            return ()
+        rows = fetch_rows(
+            connection, "SELECT lower(name), sql FROM sqlite_master WHERE type = 'view'"
+        )
+        return bases_of_view(view, dict(rows), ["main"])
 
     def _sampled_type(self, connection: Any, table: str, column: str) -> str:
         """A type for a column that declares none, from what its first rows hold."""

@@ -65,7 +65,7 @@ def test_search(batuta: Command) -> None:
 def test_doctor(batuta: Command, config: Path) -> None:
     text = batuta("doctor").stdout.decode()
     assert str(config) in text
-    assert "pub (sqlite, local): 1 table" in text
+    assert "pub (sqlite, local: declared): 1 table" in text
     state = loaded(batuta("doctor", "--json"))
     assert state["packages"]["duckdb"]
     assert [s["tables"] for s in state["sources"]] == [1, 1, 1, 1]
@@ -98,3 +98,32 @@ def test_help_does_not_wait_for_drivers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_tree_and_doctor_say_which_sources_the_tier_allows(tmp_path: Path, batuta: Command) -> None:
+    (tmp_path / "lake").mkdir()
+    config = tmp_path / "batuta.toml"
+    config.write_text(
+        f"""
+tier = "hybrid_sovereign"
+[sources.near]
+kind = "files"
+path = "{tmp_path}/lake"
+[sources.far]
+kind = "postgresql"
+uri = "postgresql://u@db.example.com/d"
+"""
+    )
+    tree = batuta("tree", config=config)
+    assert tree.returncode == 0
+    assert tree.stdout.decode() == "near\nfar (not allowed by the tier)\n"
+    doctor = batuta("doctor", config=config)
+    assert doctor.returncode == 0
+    told = doctor.stdout.decode()
+    assert "tier:     hybrid_sovereign" in told
+    assert (
+        "far (postgresql, public: db.example.com may be anywhere): not allowed by the tier" in told
+    )
+    query = batuta("query", "SELECT * FROM far.public.t", config=config)
+    assert query.returncode == 4
+    assert "does not allow a source that is public" in query.stderr.decode()

@@ -38,7 +38,8 @@ def test_a_query_on_postgresql(batuta: Command, postgres_uri: str, tmp_path: Pat
     assert done.stdout == b"id,name\n1,Ann\n", done.stderr
     tree = json.loads(batuta("tree", "--json", config=config).stdout)
     assert tree[0]["tables"][0]["name"] == "crm.public.guest"
-    assert "crm (postgresql, local): 1 table" in batuta("doctor", config=config).stdout.decode()
+    doctor = batuta("doctor", config=config).stdout.decode()
+    assert "crm (postgresql, local: declared): 1 table" in doctor
 
 
 @pytest.mark.parametrize(

@@ -191,12 +191,16 @@ def test_any_password_reaches_libpq_as_it_is(password: str) -> None:
 # --- a round trip through TOML -----------------------------------------------------------------
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
+label_texts = st.from_regex(r"[a-z]{1,6}(:[a-z]{1,6})?", fullmatch=True)
 names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(
     lambda n: n not in RESERVED_NAMES
 )
 sqlite = st.fixed_dictionaries(
     {"kind": st.just("sqlite"), "path": words},
-    optional={"labels": st.lists(words, max_size=3), "locality": st.sampled_from(["local", "vpc"])},
+    optional={
+        "labels": st.lists(label_texts, max_size=3),
+        "locality": st.sampled_from(["local", "vpc"]),
+    },
 )
 postgresql = st.fixed_dictionaries(
     {
@@ -208,7 +212,7 @@ postgresql = st.fixed_dictionaries(
         "port": st.integers(1, 65535),
         "query_timeout": st.floats(0.1, 1e6),
         "tables": st.dictionaries(
-            words, st.fixed_dictionaries({"labels": st.lists(words, max_size=2)}), max_size=2
+            words, st.fixed_dictionaries({"labels": st.lists(label_texts, max_size=2)}), max_size=2
         ),
     },
 )

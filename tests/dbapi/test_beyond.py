@@ -100,13 +100,6 @@ def test_local_temporary_tables_and_views_are_allowed(connection: Any) -> None:
         assert cursor.fetchall() == [(2, 3)]
 
 
-@pytest.mark.parametrize("tier", ["fully_sovereign", "hybrid_sovereign", "private_cloud"])
-def test_a_tier_that_is_not_enforced_is_refused(tier: str) -> None:
-    """A promise that is not kept is worse than none."""
-    with pytest.raises(batuta_sql.NotSupportedError, match=tier):
-        batuta_sql.connect({"sources": {}}, tier=tier)
-
-
 def test_the_time_zone_of_the_session_holds_at_embedded_sources_too(tmp_path: Path) -> None:
     """The cast is pushed into the source's own engine, which must read the zone alike."""
     duckdb.sql(

@@ -139,6 +139,14 @@ class Planner:
     def close(self) -> None:
         self._connection.close()
 
+    def lineage(self, sql: str) -> str:
+        """A line for each column: what its values are made of | what else chose its rows."""
+        lines = []
+        for name, lineage in self._connection.plan(sql).column_lineage:
+            direct, indirect = (", ".join(sorted(o)) for o in (lineage.direct, lineage.indirect))
+            lines.append(f"{name}: {direct or '-'} | {indirect or '-'}")
+        return "\n".join(lines)
+
     def plan(self, sql: str) -> str:
         """The tree of a query, its symbols numbered anew so that they do not depend on history."""
         return with_small_numbers(self._connection.explain(sql))

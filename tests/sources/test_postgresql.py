@@ -188,3 +188,38 @@ def test_a_decimal_that_duckdb_cannot_hold_is_an_error(
     with pytest.raises(batuta_sql.Error) as caught:
         rows_of(connection, "SELECT n FROM s.t")
     assert caught.value.source == "s"
+
+
+def test_labels_reach_views_partitions_and_parents(
+    shop: Callable[..., Any],
+) -> None:
+    connection = shop(
+        """
+        CREATE TABLE event (id int, who text) PARTITION BY RANGE (id);
+        CREATE TABLE event_1 PARTITION OF event FOR VALUES FROM (0) TO (10);
+        CREATE TABLE event_2 PARTITION OF event FOR VALUES FROM (10) TO (20);
+        CREATE TABLE secret (id int, who text);
+        CREATE VIEW v AS SELECT e.id, upper(e.who) AS w FROM event e;
+        CREATE MATERIALIZED VIEW m AS SELECT w FROM v;
+        CREATE VIEW other AS SELECT id FROM secret;
+        """,
+        tables={
+            "public.event": {"columns": {"who": {"labels": ["pii"]}}},
+            "event_2": {"labels": ["region:eu"]},
+        },
+    )
+
+    def labels_of(column: str, table: str) -> set[str]:
+        cursor = connection.execute(f"SELECT {column} FROM s.{table}")
+        return set(cursor.labels[column].all)
+
+    # A partition's column is its parent's, and a parent shows the rows of its partitions.
+    assert labels_of("who", "event_1") == {"pii"}
+    assert labels_of("id", "event_1") == set()
+    assert labels_of("id", "event_2") == {"region:eu"}
+    assert labels_of("who", "event") == {"pii", "region:eu"}
+    assert labels_of("id", "event") == {"region:eu"}
+    # Which column of a view comes from which is not asked.
+    assert labels_of("id", "v") == {"pii", "region:eu"}
+    assert labels_of("w", "m") == {"pii", "region:eu"}
+    assert labels_of("id", "other") == set()

@@ -1,0 +1,64 @@
+"""Sovereignty tiers: which sources a connection may touch at all.
+
+Decided when a name is bound, from the configuration alone: a source that the tier does not allow
+is never contacted, nor is its name looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from batuta_sql.config import Locality, SourceSettings, Tier
+from batuta_sql.errors import TierRefused
+from batuta_sql.guards.locality import RANKS, Whereabouts, whereabouts
+
+FARTHEST: Mapping[Tier, Locality] = {
+    "fully_sovereign": "local",
+    "hybrid_sovereign": "private",
+    "private_cloud": "vpc",
+    "standard": "public",
+}
+"""The farthest locality that each tier allows."""
+
+
+@dataclass(frozen=True)
+class TierGate:
+    """The tier of a connection and what it says of each source."""
+
+    tier: Tier
+    sources: Mapping[str, SourceSettings]
+
+    def whereabouts_of(self, source: str) -> Whereabouts:
+        """A source's place. Reads the secret that an address is in, and nothing else.
+
+        :raises ConfigError: for such a secret that cannot be read.
+        """
+        return whereabouts(self.sources[source])
+
+    def allows(self, source: str) -> bool:
+        """Whether the tier allows the source called ``source``, spelt as configured."""
+        if self.tier == "standard":
+            return True
+        return RANKS[self.whereabouts_of(source).locality] <= RANKS[FARTHEST[self.tier]]
+
+    def check(self, source: str) -> None:
+        """Lets an allowed source pass.
+
+        :raises TierRefused: saying what the source is and what the tier allows.
+        """
+        if self.allows(source):
+            return
+        found = self.whereabouts_of(source)
+        allowed = [n for n, r in RANKS.items() if r <= RANKS[FARTHEST[self.tier]]]
+        raise TierRefused(
+            f"the tier {self.tier} does not allow a source that is {found.locality}"
+            f" ({found.reason})",
+            source=source,
+            hint=f"the tier allows sources that are {' or '.join(allowed)};"
+            + (
+                " the locality is declared in the configuration"
+                if found.declared
+                else f' if this one is, say so: locality = "{allowed[-1]}"'
+            ),
+        )

@@ -1,0 +1,17 @@
+"""The kinds that the suite runs over: adding a source here is what makes it one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tests.conformance.stand import Opener
+from tests.conformance.stands import embedded, postgresql
+
+OPENERS: Mapping[str, Opener] = {
+    "postgresql": postgresql.postgresql,
+    "sqlite": embedded.sqlite,
+    "duckdb": embedded.duckdb_file,
+    "files": embedded.parquet,
+    "delta": embedded.delta,
+    "ald": embedded.ald,
+}

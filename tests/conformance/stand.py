@@ -1,0 +1,73 @@
+"""What the conformance suite asks of a kind of source: a real system, and a way to fill it.
+
+A ``Stand`` is one running system with a source over it. The suite makes its tables in DuckDB (the
+truth) and the stand copies them into its system by that system's own means. What a system, or what
+stands in for it in tests, cannot do is declared in ``limits`` with its reason; the table in
+docs/sources.md is made of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import duckdb
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the truth: its name and the DuckDB types of its columns, in order."""
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+
+
+class Load(Protocol):
+    """Copies a table of the truth into the system, with its rows."""
+
+    def __call__(self, truth: duckdb.DuckDBPyConnection, table: Table) -> None: ...
+
+
+@dataclass(frozen=True)
+class Stand:
+    """One kind of source, running.
+
+    :param settings: the source's configuration.
+    :param prefix: what stands between the source's name and a table's: ``("public",)``.
+    :param load: makes a table.
+    :param run: runs a statement in the system, for what ``load`` does not make; None where the
+        system has no statements.
+    :param types: DuckDB type of the truth -> the type under which the source delivers it, where it
+        is another one; None where the system has no such type.
+    :param expressions: DuckDB type -> SQL over ``{}`` that gives the truth's value as it arrives.
+    :param limits: check -> why this system or its stand-in cannot pass it.
+    """
+
+    kind: str
+    settings: Mapping[str, Any]
+    prefix: tuple[str, ...]
+    load: Load
+    run: Callable[[str], None] | None = None
+    types: Mapping[str, str | None] = field(default_factory=dict)
+    expressions: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, str] = field(default_factory=dict)
+
+    def name(self, table: str) -> str:
+        """A table's name in a query to Batuta, where the source is called ``s``."""
+        return ".".join(("s", *self.prefix, table))
+
+    def type_of(self, type_: str) -> str | None:
+        """The DuckDB type in which a column made as ``type_`` arrives; None: cannot be made."""
+        return self.types.get(type_, type_)
+
+    def value_of(self, column: str, type_: str) -> str:
+        """SQL that gives a column of the truth as it should arrive."""
+        value = self.expressions.get(type_, "{}").format(column)
+        return f"CAST({value} AS {self.type_of(type_)})"
+
+
+Opener = Callable[[Path, Any], AbstractContextManager[Stand]]
+"""Starts a system in an empty folder; the second argument gives pytest fixtures by name."""
