@@ -33,6 +33,7 @@ class Run:
 
     def __init__(self) -> None:
         self.connection: Connection | None = None
+        self.interrupted = threading.Event()
         self._outcome: int | BaseException = ERROR
         # Not Thread.join: interrupted in it, Python 3.11 takes a running thread for an ended one.
         self._ended = threading.Event()
@@ -66,6 +67,7 @@ class Run:
             self._ended.set()
 
     def _interrupt(self) -> None:
+        self.interrupted.set()
         with contextlib.suppress(KeyboardInterrupt):
             for _ in range(round(_GRACE_SECONDS / _CANCEL_SECONDS)):
                 # Again and again: a query that is just being planned is not yet there to cancel.
@@ -88,8 +90,12 @@ def launch(arguments: Sequence[str] | None) -> int:
     tokens = [_as_value(t) for t in (sys.argv[1:] if arguments is None else arguments)]
     _tolerant(sys.stdout)
     _tolerant(sys.stderr)
-    # Not the place in our own code: what a person has to know.
-    warnings.showwarning = lambda message, *place, **more: _say(f"warning: {message}")
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        return _launched(tokens)
+
+
+def _launched(tokens: list[str]) -> int:
     run = Run()
     try:
         status = _run(run, tokens)
@@ -136,6 +142,10 @@ def _words(error: BaseException) -> str:
 def _say(text: str) -> None:
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    _say(f"warning: {message}")
 
 
 def _tolerant(stream: Any) -> None:
