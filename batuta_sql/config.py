@@ -11,7 +11,7 @@ import tomllib
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import platformdirs
 from pydantic import (
@@ -64,11 +64,22 @@ PathText = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, Path
 
 
 class CostSettings(_Frozen):
-    """Prices in US dollars: ask from ``warn_usd``, refuse from ``stop_usd``."""
+    """Prices in US dollars: ask from ``warn_usd``, refuse from ``stop_usd``.
+
+    :param max_cost_usd: refuses too; what ``connect`` and ``--max-cost`` set for one connection.
+    :param on_unknown: what becomes of a query on a source that charges, at a price not known.
+    :param estimate: ``always``, or ``priced``: only where a source charges.
+    :param history: whether runs are written down beside their estimates.
+    :param history_file: where; the default is ``history.sqlite`` in the user's data folder.
+    """
 
     warn_usd: float = Field(default=1.0, ge=0)
     stop_usd: float = Field(default=50.0, ge=0)
+    max_cost_usd: float | None = Field(default=None, ge=0)
     on_unknown: Literal["allow", "warn", "stop"] = "warn"
+    estimate: Literal["always", "priced"] = "always"
+    history: bool = True
+    history_file: PathText | None = None
 
 
 LabelText = Annotated[str, AfterValidator(check_label)]
@@ -112,14 +123,57 @@ class LabelSettings(_Frozen):
 
 
 class PricingSettings(_Frozen):
-    """What reading costs, in US dollars."""
+    """What reading costs, in US dollars. A source without any of these prices is free.
+
+    :param usd_per_tb_scanned: per 10^12 bytes.
+    :param usd_per_tib_scanned: per 2^40 bytes, for vendors whose list price is per TiB.
+    :param usd_per_gb_egress: per 10^9 bytes that come back.
+    :param usd_per_credit: Snowflake; ``warehouse_size`` or ``credits_per_hour`` says how many.
+    :param usd_per_dbu: Databricks; ``warehouse_size`` or ``dbus_per_hour`` says how many.
+    :param budget_usd: per calendar month (UTC).
+    """
 
     usd_per_tb_scanned: float | None = Field(default=None, ge=0)
+    usd_per_tib_scanned: float | None = Field(default=None, ge=0)
     usd_per_gb_egress: float | None = Field(default=None, ge=0)
     usd_per_credit: float | None = Field(default=None, ge=0)
+    credits_per_hour: float | None = Field(default=None, gt=0)
     usd_per_dbu: float | None = Field(default=None, ge=0)
+    dbus_per_hour: float | None = Field(default=None, gt=0)
     warehouse_size: str | None = None
-    budget_usd: float | None = Field(default=None, ge=0)
+    budget_usd: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _make_sense(self) -> PricingSettings:
+        if self.usd_per_tb_scanned is not None and self.usd_per_tib_scanned is not None:
+            raise ValueError("give usd_per_tb_scanned or usd_per_tib_scanned, not both")
+        if self.budget_usd is not None and not self.charges:
+            raise ValueError("budget_usd needs a price beside it, such as usd_per_tb_scanned")
+        if self.warehouse_size is None:
+            return self
+        from batuta_sql.warehouses import CREDITS, DBUS, per_hour
+
+        for price, table in ((self.usd_per_credit, CREDITS), (self.usd_per_dbu, DBUS)):
+            if price is not None and per_hour(self.warehouse_size, table) is None:
+                raise ValueError(
+                    f'there is no warehouse size "{self.warehouse_size}": sizes are '
+                    + ", ".join(table)
+                )
+        return self
+
+    @property
+    def charges(self) -> bool:
+        """Whether anything has a price."""
+        return any(
+            price is not None
+            for price in (
+                self.usd_per_tb_scanned,
+                self.usd_per_tib_scanned,
+                self.usd_per_gb_egress,
+                self.usd_per_credit,
+                self.usd_per_dbu,
+            )
+        )
 
 
 class ColumnSettings(_Frozen):
@@ -143,6 +197,10 @@ class TableSettings(_Frozen):
 class SourceSettings(_Frozen):
     """Keys that every source has. Times are in seconds."""
 
+    bills: ClassVar[bool] = False
+    """Whether the system charges its users, whatever ``pricing`` says: a price that nobody has
+    configured is then not known, where elsewhere it is none."""
+
     locality: Locality | None = None
     labels: LabelTexts = ()
     pricing: PricingSettings = PricingSettings()
@@ -150,6 +208,11 @@ class SourceSettings(_Frozen):
     connect_timeout: float = Field(default=10.0, gt=0)
     query_timeout: float | None = Field(default=None, gt=0)
     max_connections: int = Field(default=4, ge=1)
+
+    @property
+    def charges(self) -> bool:
+        """Whether a query may cost something."""
+        return self.bills or self.pricing.charges
 
     def secrets(self) -> list[str]:
         """The secret values that could show up in a driver's message."""
@@ -254,6 +317,7 @@ class IcebergSettings(SourceSettings):
 
 
 class SnowflakeSettings(SourceSettings):
+    bills: ClassVar[bool] = True
     kind: Literal["snowflake"]
     account: str | None = None
     user: str | None = None
@@ -272,6 +336,7 @@ class SnowflakeSettings(SourceSettings):
 
 
 class DatabricksSettings(SourceSettings):
+    bills: ClassVar[bool] = True
     kind: Literal["databricks"]
     host: str | None = None
     http_path: str | None = None
@@ -286,6 +351,7 @@ class DatabricksSettings(SourceSettings):
 
 
 class BigQuerySettings(SourceSettings):
+    bills: ClassVar[bool] = True
     kind: Literal["bigquery"]
     project: str
     dataset: str | None = None
@@ -357,6 +423,18 @@ class Settings(_Frozen):
     cost: CostSettings = CostSettings()
     labels: LabelSettings = LabelSettings()
     sources: dict[str, SourceSettings] = {}
+
+    @model_validator(mode="after")
+    def _budgets_are_kept(self) -> Settings:
+        if not self.cost.history:
+            for name, source in self.sources.items():
+                if source.pricing.budget_usd is not None:
+                    raise ConfigProblem(
+                        ("sources", name, "pricing", "budget_usd"),
+                        "a budget needs the history, which cost.history turns off",
+                        "set cost.history = true, or remove budget_usd",
+                    )
+        return self
 
     @field_validator("sources", mode="before")
     @classmethod
@@ -431,7 +509,9 @@ def load_settings(
         data["tier"] = tier
     if max_cost_usd is not None:
         cost = dict(data.get("cost") or {})
-        cost["stop_usd"] = max_cost_usd
+        cost["max_cost_usd"] = max_cost_usd
+        # A limit that nobody set does not hold against one that somebody did.
+        cost.setdefault("stop_usd", max_cost_usd)
         data["cost"] = cost
     try:
         return Settings.model_validate(data)

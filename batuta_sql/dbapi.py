@@ -14,12 +14,19 @@ import pyarrow as pa
 
 from batuta_sql import errors
 from batuta_sql.catalog.catalog import Catalog, unknown_source
+from batuta_sql.costing import Costing
 from batuta_sql.engines.duckdb import DuckDBEngine, PendingResult
-from batuta_sql.errors import InterfaceError, ProgrammingError, SealError
+from batuta_sql.errors import (
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    SealError,
+)
 from batuta_sql.frontend.expressions import ParameterValues
 from batuta_sql.frontend.parser import Statement, parse
 from batuta_sql.guards.audit import AuditLog
 from batuta_sql.guards.egress import enforced
+from batuta_sql.guards.history import Run
 from batuta_sql.guards.tiers import TierGate
 from batuta_sql.health import SourceCheck, check_sources
 from batuta_sql.labels import KEY, ColumnLabels, TableLabels, check_label, labels_of_schema
@@ -49,8 +56,10 @@ def connect(
     :param config: a ``batuta.toml``, a dict of the same shape, or None: ``./batuta.toml``, then
         the user's configuration folder.
     :param tier: overrides the configured sovereignty tier.
-    :param max_cost_usd: overrides ``cost.stop_usd``.
-    :param confirm: asked, with the estimate, before a query that costs more than ``warn_usd``.
+    :param max_cost_usd: a query that is estimated to cost as much is refused, as from
+        ``cost.stop_usd``; where both are set, both hold.
+    :param confirm: asked, with the estimate, before a query that costs ``warn_usd`` or more; True
+        lets it run. ``estimate.reasons`` says why. Without it such a query is refused.
     :raises ConfigError: naming file, key and line.
     :raises SealError: for the tier ``fully_sovereign`` in a process that is neither sealed nor
         locked.
@@ -86,7 +95,6 @@ class Connection:
                 " batuta_sql.guards.egress.lock() before the first connection",
             )
         self._settings = settings
-        self._confirm = confirm
         sources = {n: make_source(n, s) for n, s in settings.sources.items()}
         engine = DuckDBEngine(settings.memory_limit, settings.temp_directory, settings.threads)
         limits = {"memory_limit": settings.memory_limit, "threads": settings.threads}
@@ -96,7 +104,10 @@ class Connection:
                     source.apply_setting(f"SET GLOBAL {name} = '{value}'")
         self._gate = TierGate(settings.tier, settings.sources)
         self._session = Session(
-            engine, Catalog(sources, settings.catalog_ttl, self._gate.check), settings
+            engine,
+            Catalog(sources, settings.catalog_ttl, self._gate.check),
+            settings,
+            costing=Costing(sources, settings.sources, settings.cost, confirm),
         )
         self._lock = threading.Lock()
         self._running: set[Query] = set()
@@ -130,6 +141,8 @@ class Connection:
         for query in running:
             query.cancel()
             query.close()
+        if self._session.costing is not None:
+            self._session.costing.close()
         for source in self._session.sources.values():
             source.close()
         self._session.engine.close()
@@ -234,6 +247,23 @@ class Connection:
         finally:
             query.close()
 
+    def history(self, limit: int = 20) -> list[Run]:
+        """What the last queries took beside what was estimated, a ``Run`` a fragment, the newest
+        first; of all processes of this user.
+
+        :param limit: how many queries.
+        :raises OperationalError: where the history cannot be read.
+        :raises ProgrammingError: where ``cost.history`` turns it off.
+        """
+        costing = self._session.costing
+        if costing is None or costing.history is None:
+            raise ProgrammingError("there is no history", hint="set cost.history = true")
+        costing.history.flush()
+        try:
+            return costing.history.runs(limit)
+        except OSError as error:
+            raise OperationalError(f"the history cannot be read: {error}") from None
+
     def audit(self) -> tuple[list[dict[str, Any]], str | None]:
         """The events of the audit log, oldest first, and what is wrong with it (None: nothing)."""
         log = AuditLog.usual(self._settings.labels.audit_log)
@@ -310,6 +340,7 @@ class Cursor:
         :param parameters: a sequence for ``?`` and ``$1``, a mapping for ``$name``.
         :raises ProgrammingError: for wrong SQL, with the place and the nearest names.
         :raises OperationalError: for a source that fails, in its own words.
+        :raises CostRefused: for a query that costs too much, before anything of it was sent.
         """
         self._check_open()
         self._finish()
@@ -491,7 +522,7 @@ class Cursor:
     def _finish(self) -> None:
         if self._query is not None:
             query, self._query = self._query, None
-            query.cancel()
+            query.abandon()
             self.connection._ended(query)
         self._outcome = None
         self._plan = None

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from batuta_sql.errors import Error
-from batuta_sql.exchange.fetch import fragment_query
 from batuta_sql.guards.labels import ResultLabels
 from batuta_sql.labels import ColumnLabels, labelled_schema
-from batuta_sql.plan.cost import Confidence, Estimate, total
+from batuta_sql.plan.cost import Estimate, total
 from batuta_sql.plan.explain import explain
 from batuta_sql.plan.placement import Fragment
 from batuta_sql.provenance import ColumnLineage, LabelOrigin, column_lineage
-from batuta_sql.query import FragmentRun, Query, Session
+from batuta_sql.query import FragmentRun, Query
 
 
 @dataclass
@@ -26,7 +24,7 @@ class PlannedFragment:
     ``rows`` and ``bytes`` (of Arrow memory) delivered, ``seconds`` from start to end.
     """
 
-    _session: Session = field(repr=False)
+    _query: Query = field(repr=False)
     _run: FragmentRun = field(repr=False)
     _estimate: Estimate | None = field(default=None, repr=False)
 
@@ -56,9 +54,9 @@ class PlannedFragment:
 
     @property
     def estimate(self) -> Estimate:
-        """The source's own opinion; asked for when it is first read."""
+        """What it was to take; asked for when it is first read, where nobody asked before."""
         if self._estimate is None:
-            self._estimate = fragment_estimate(self._session, self._run.fragment)
+            (self._estimate,) = _estimates(self._query, [self._run.fragment])
         return self._estimate
 
     def __repr__(self) -> str:
@@ -84,9 +82,9 @@ class Plan:
         runs = self._query.runs
         if self._query.expected and not any(r.rows is not None for r in runs):
             foreseen = [FragmentRun(f) for f in self._query.expected]
-            return [PlannedFragment(self._query.session, r) for r in [*runs, *foreseen]]
+            return [PlannedFragment(self._query, r) for r in [*runs, *foreseen]]
         while len(self._fragments) < len(runs):
-            self._fragments.append(PlannedFragment(self._query.session, runs[len(self._fragments)]))
+            self._fragments.append(PlannedFragment(self._query, runs[len(self._fragments)]))
         return list(self._fragments)
 
     @property
@@ -109,7 +107,8 @@ class Plan:
         return tuple(f.reason or "" for f in self._placed.fallbacks)
 
     def metrics(self) -> dict[str, Any]:
-        """Figures of the run, per fragment and in sum."""
+        """Figures of the run, per fragment and in sum; the estimate beside the actual."""
+        estimates = _estimates(self._query, [f._run.fragment for f in self.fragments])
         fragments = [
             {
                 "name": f.name,
@@ -118,13 +117,16 @@ class Plan:
                 "rows": f.rows,
                 "bytes": f.bytes,
                 "seconds": f.seconds,
+                "billed": f._run.usage,
+                "estimate": estimate,
             }
-            for f in self.fragments
+            for f, estimate in zip(self.fragments, estimates, strict=True)
         ]
         return {
             "planning_seconds": self.planning_seconds,
             "rows": sum(f.rows or 0 for f in self.fragments),
             "bytes": sum(f.bytes or 0 for f in self.fragments),
+            "estimate": total(estimates),
             "fragments": fragments,
         }
 
@@ -180,26 +182,15 @@ class Plan:
         return [f"{run.rows:,} rows, {run.bytes or 0:,} bytes, {run.seconds or 0:.3f} s"]
 
 
-def fragment_estimate(session: Session, fragment: Fragment) -> Estimate:
-    """One fragment's estimate; ``unknown`` where the source gives none."""
-    try:
-        found = session.sources[fragment.source].estimate(fragment_query(fragment))
-    except Error as error:
-        return Estimate(confidence="unknown", basis=error.message)
-    confidence: Confidence = "unknown"
-    if found.confidence == "exact":
-        confidence = "exact"
-    elif found.confidence == "estimated":
-        confidence = "estimated"
-    return Estimate(
-        bytes_scanned=found.bytes_scanned,
-        rows=found.rows,
-        confidence=confidence,
-        basis=found.basis,
-    )
+def _estimates(query: Query, fragments: Sequence[Fragment]) -> list[Estimate]:
+    """The estimates of some fragments of a query; none is known of a session without costing."""
+    if query.cost is None:
+        return [Estimate(source=f.source) for f in fragments]
+    return query.cost.estimates(fragments)
 
 
 def estimate_of(query: Query) -> Estimate:
     """The estimate of a planned query."""
-    fragments = [r.fragment for r in query.runs] + query.expected
-    return total([fragment_estimate(query.session, f) for f in fragments])
+    found = total(_estimates(query, [r.fragment for r in query.runs] + query.expected))
+    costing = query.session.costing
+    return costing.judged(found) if costing is not None and found.priced else found

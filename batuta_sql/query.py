@@ -1,6 +1,6 @@
 """One query's trip.
 
-parse -> bind -> optimise -> place -> estimate -> authorise -> fetch -> join -> deliver
+parse -> bind -> optimise -> place -> estimate -> authorise -> fetch -> join -> deliver.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sqlglot.tokenizer_core import TokenType
 
 from batuta_sql.catalog.catalog import Catalog
 from batuta_sql.catalog.names import NamesInReach
+from batuta_sql.costing import Costing, QueryCost
 from batuta_sql.engines.duckdb import (
     DuckDBEngine,
     PendingResult,
@@ -40,6 +41,7 @@ from batuta_sql.exchange.fetch import Fetch, Prefetch, Stop, gather_all
 from batuta_sql.frontend.binder import Binder
 from batuta_sql.frontend.expressions import Parameters, ParameterValues
 from batuta_sql.frontend.parser import PIVOT, Statement
+from batuta_sql.guards.history import Status
 from batuta_sql.labels import TableLabels
 from batuta_sql.plan.optimise import optimise
 from batuta_sql.plan.placement import Fragment, Placed, place, scan_fragment
@@ -54,7 +56,7 @@ from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import LocalTranslator, WireColumn
 from batuta_sql.plan.unparse import Delivery, Unparser
 from batuta_sql.provenance import BoundColumns, Provenance
-from batuta_sql.sources.base import Snapshot, Source
+from batuta_sql.sources.base import Snapshot, Source, Usage
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -79,6 +81,7 @@ class Session:
     settings: Settings
     registered: dict[str, Any] = field(default_factory=dict)
     views: dict[str, exp.Expr] = field(default_factory=dict)
+    costing: Costing | None = None
     labels: dict[str, TableLabels] = field(default_factory=dict)
     """The labels of registered frames and local tables, by lower-cased name."""
 
@@ -89,12 +92,13 @@ class Session:
 
 @dataclass
 class FragmentRun:
-    """A fragment and what it took. ``rows``, ``bytes`` and ``seconds`` are None before the run."""
+    """A fragment and what it took; None before the run. ``usage``: what its source billed."""
 
     fragment: Fragment
     rows: int | None = None
     bytes: int | None = None
     seconds: float | None = None
+    usage: Usage | None = None
 
 
 class Query:
@@ -109,6 +113,8 @@ class Query:
         self.number = next(_query_numbers)
         self.cursor = session.engine.cursor()
         self.stop = Stop()
+        costing = session.costing
+        self.cost = QueryCost(costing, statement.sql, self.stop) if costing is not None else None
         self.placed: Placed | None = None
         self.runs: list[FragmentRun] = []
         self.expected: list[Fragment] = []
@@ -123,6 +129,8 @@ class Query:
         self._local_labels = dict(session.labels)
         self._closed = False
         self._cancelled = False
+        self._abandoned = False
+        self._failed = False
         self._unknown: ProgrammingError | None = None
         self._bound: BoundColumns | None = None
         self.names = NamesInReach(
@@ -248,6 +256,13 @@ class Query:
         capabilities = self.session.sources[table.source].capabilities
         name = f"s{next(self._scan_numbers)}"
         fragment = scan_fragment(Scan(table, chosen), tests, name, capabilities)
+        if self.cost is not None:
+            try:
+                self.cost.authorise_scan(fragment)
+            except Error as refusal:
+                # DuckDB, which calls this, would reword it.
+                self.stop.set(refusal)
+                raise
         run = FragmentRun(fragment)
         self.runs.append(run)
         fetch = self._fetch(fragment)
@@ -266,6 +281,16 @@ class Query:
             wanted, (b.cast(wanted) if b.schema != wanted else b for b in reader)
         )
 
+    # --- authorise -----------------------------------------------------------------------------
+
+    def _authorise(self) -> None:
+        """Nothing that bills has been sent before this.
+
+        :raises CostRefused: where the query costs more than is allowed.
+        """
+        if self.cost is not None:
+            self.cost.authorise([r.fragment for r in self.runs], self.expected)
+
     # --- fetch, join, deliver ------------------------------------------------------------------
 
     def run(self) -> PendingResult:
@@ -277,6 +302,7 @@ class Query:
             raise InterfaceError("the query is closed")
         self.provenance.authorise()
         try:
+            self._authorise()
             if self.placed is None:
                 return PendingResult(
                     self.cursor,
@@ -293,6 +319,7 @@ class Query:
         """Runs the query as the rest of a statement: ``CREATE TABLE name AS``."""
         self.provenance.authorise()
         try:
+            self._authorise()
             if self.placed is None:
                 text, values = self.statement.sql, self.parameters
             else:
@@ -364,6 +391,7 @@ class Query:
 
     def failure(self, error: BaseException) -> BaseException:
         """``error`` as the user should see it: a source's own words before the engine's."""
+        self._failed = True
         if not isinstance(error, Exception):
             self.cancel()
             return error
@@ -405,7 +433,7 @@ class Query:
             fetch = by_name.get(run.fragment.name)
             if fetch is not None:
                 run.rows, run.bytes = fetch.metrics.rows, fetch.metrics.bytes
-                run.seconds = fetch.metrics.seconds
+                run.seconds, run.usage = fetch.metrics.seconds, fetch.metrics.usage
 
     def cancel(self) -> None:
         """Ends the query from any thread: remote statements first."""
@@ -416,6 +444,11 @@ class Query:
         with contextlib.suppress(duckdb.Error):
             # The query may have ended, and its cursor with it, in the meantime.
             self.cursor.interrupt()
+
+    def abandon(self) -> None:
+        """Ends the query because nobody wants the rest of its rows."""
+        self._abandoned = not self._cancelled
+        self.cancel()
 
     def close(self) -> None:
         """Ends what still runs and releases everything; may be called twice."""
@@ -430,7 +463,23 @@ class Query:
         for prefetch in self._prefetches:
             prefetch.join(5)
         self.record_metrics()
+        self._write_down()
         self._when_free(self._drop_spilled)
+
+    def _write_down(self) -> None:
+        """For the history: what the fragments took, and how the query ended."""
+        if self.cost is None or not self.runs:
+            return
+        status: Status = "finished"
+        if self._abandoned:
+            status = "partial"
+        elif self._cancelled:
+            status = "cancelled"
+        elif self._failed:
+            status = "failed"
+        by_name = {f.fragment.name: f.metrics for f in self.fetches}
+        took = [(r.fragment, by_name.get(r.fragment.name)) for r in self.runs]
+        self.cost.finish(took, status)
 
     def _drop_spilled(self) -> None:
         for table in self._spilled:

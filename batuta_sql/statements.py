@@ -201,6 +201,8 @@ def _describe_query(connection: Connection, sql: str) -> Outcome:
     query = connection._query(sql, None)
     try:
         types = _column_types(query)
+    except BaseException as error:
+        raise query.failure(error) from None
     finally:
         query.close()
     return _table(

@@ -133,7 +133,8 @@ def connect(uris: dict[str, str]) -> Any:
         name: {"kind": "postgresql", "uri": uri, "locality": "local"} for name, uri in uris.items()
     }
     # No TTL: planning is measured with a catalog that is known.
-    return batuta_sql.connect({"catalog_ttl": 3600, "sources": sources})
+    cost = {"history": False}
+    return batuta_sql.connect({"catalog_ttl": 3600, "cost": cost, "sources": sources})
 
 
 def measure(connection: Any, number: int, rows: dict[str, int], runs: int) -> Measured:

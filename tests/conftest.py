@@ -20,6 +20,15 @@ CACHE = ROOT / ".cache"
 """Git-ignored files that are made once and kept between runs."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The history of queries goes to a folder of this session, never to the user's own."""
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A running PostgreSQL; ``postgres.database()`` gives a database that is dropped after use."""

@@ -1,4 +1,4 @@
-"""The command line: ``batuta-sql query | explain | estimate | tree | describe | search | doctor``,
+"""The command line: ``batuta-sql query | explain | estimate | history | tree | describe | ...``,
 and ``batuta-sql seal -- COMMAND``.
 
 Exit status: 0 done, 1 error, 2 usage, 3 refused for cost, 4 refused for labels or tier, 78 the

@@ -63,6 +63,7 @@ def parse(run: Run, tokens: list[str], sealed: list[str] | None = None) -> Chose
         commands.query,
         commands.explain,
         commands.estimate,
+        commands.history,
         commands.labels,
         commands.audit,
         commands.tree,
@@ -135,13 +136,14 @@ class Commands:
         max_rows
             How many rows the table format shows; 0 shows all.
         yes
-            Answer yes to the question about cost.
+            Answer yes to the question about cost; limits hold all the same.
         max_cost
-            Refuse a query that is estimated to cost more, in US dollars.
+            Refuse a query that is estimated to cost this much or more, in US dollars.
         dry_run
             Show the plan and the estimate; run nothing.
         """
         from batuta_sql.cli import output as out
+        from batuta_sql.cli import terminal
 
         text = _sql(sql)
         target = output.strip() if output else None
@@ -149,7 +151,8 @@ class Commands:
         chosen = format or _SUFFIXES.get(Path(target or "").suffix.lower(), "table")
         if target is None and chosen in _BINARY and not dry_run and sys.stdout.isatty():
             raise UsageError(f"{chosen} is not for a terminal: give -o FILE or a pipe")
-        connection = self._connect(max_cost_usd=max_cost, confirm=(lambda _: True) if yes else None)
+        confirm = (lambda _: True) if yes else terminal.confirmation(self._run.interrupted)
+        connection = self._connect(max_cost_usd=max_cost, confirm=confirm)
         if dry_run:
             return self._show_plan(text, as_json=chosen == "json")
         with connection.cursor() as cursor:
@@ -234,13 +237,34 @@ class Commands:
         json
             For programs.
         """
-        from batuta_sql.cli import listings
+        from batuta_sql.cli import costs, listings
 
         found = self._connect().estimate(_sql(sql))
         if json:
-            listings.print_json(listings.estimate_values(found))
+            listings.print_json(costs.estimate_values(found))
         else:
-            listings.print_estimate(found)
+            costs.print_estimate(found)
+        return 0
+
+    def history(self, *, limit: int = 20, json: bool = False) -> int:
+        """Show what queries took and cost, and how far off the estimates were.
+
+        Parameters
+        ----------
+        limit
+            How many queries, the newest first.
+        json
+            For programs.
+        """
+        from batuta_sql.cli import costs, listings
+
+        if limit < 1:
+            raise UsageError("--limit is at least 1")
+        runs = self._connect().history(limit)
+        if json:
+            listings.print_json([costs.run_values(r) for r in runs])
+        else:
+            costs.print_history(runs)
         return 0
 
     def tree(self, source: str | None = None, /, *, json: bool = False) -> int:
@@ -355,17 +379,17 @@ class Commands:
         return self._run.connection
 
     def _show_plan(self, sql: str, *, as_json: bool) -> int:
-        from batuta_sql.cli import listings
+        from batuta_sql.cli import costs, listings
 
         connection = self._run.connection
         assert connection is not None
         plan, estimate = connection.plan(sql), connection.estimate(sql)
         if as_json:
             values = listings.plan_values(plan)
-            listings.print_json({**values, "estimate": listings.estimate_values(estimate)})
+            listings.print_json({**values, "estimate": costs.estimate_values(estimate)})
         else:
             print(plan, end="\n\n")
-            listings.print_estimate(estimate)
+            costs.print_estimate(estimate)
         return 0
 
 

@@ -35,6 +35,7 @@ class Run:
 
     def __init__(self) -> None:
         self.connection: Connection | None = None
+        self.interrupted = threading.Event()
         self._outcome: int | BaseException = ERROR
         # Not Thread.join: interrupted in it, Python 3.11 takes a running thread for an ended one.
         self._ended = threading.Event()
@@ -68,6 +69,7 @@ class Run:
             self._ended.set()
 
     def _interrupt(self) -> None:
+        self.interrupted.set()
         with contextlib.suppress(KeyboardInterrupt):
             for _ in range(round(_GRACE_SECONDS / _CANCEL_SECONDS)):
                 # Again and again: a query that is just being planned is not yet there to cancel.
@@ -90,8 +92,12 @@ def launch(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     _tolerant(sys.stdout)
     _tolerant(sys.stderr)
-    # Not the place in our own code: what a person has to know.
-    warnings.showwarning = lambda message, *place, **more: _say(f"warning: {message}")
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        return _launched(given)
+
+
+def _launched(given: list[str]) -> int:
     run = Run()
     try:
         status = _run(run, given)
@@ -151,6 +157,10 @@ def _words(error: BaseException) -> str:
 def _say(text: str) -> None:
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    _say(f"warning: {message}")
 
 
 def _tolerant(stream: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from batuta_sql.errors import Error, TierRefused
 
 if TYPE_CHECKING:
-    from batuta_sql import Connection, Estimate
+    from batuta_sql import Connection
     from batuta_sql.labels import TableLabels
 
 Table = tuple[str, tuple[str, ...], str]
@@ -109,34 +109,6 @@ def print_audit(events: list[dict[str, Any]]) -> None:
         print(f"{event['time']} {event['user']}: {told}; query {event['query'][:12]}")
     if not events:
         print("nothing is on record")
-
-
-def estimate_values(estimate: Estimate) -> dict[str, Any]:
-    """An estimate for programs; null is what is not known."""
-    return {
-        "bytes_scanned": estimate.bytes_scanned,
-        "rows": estimate.rows,
-        "usd": estimate.usd,
-        "credits": estimate.credits,
-        "confidence": estimate.confidence,
-        "basis": estimate.basis,
-        "fragments": [estimate_values(f) for f in estimate.fragments],
-    }
-
-
-def print_estimate(estimate: Estimate) -> None:
-    """An estimate for people; what is not known is never shown as 0."""
-    scanned = estimate.bytes_scanned
-    lines = [
-        ("rows delivered", "unknown" if estimate.rows is None else f"{estimate.rows:,.0f}"),
-        ("bytes scanned", "unknown" if scanned is None else f"{scanned:,.0f}"),
-        ("cost", "no price is known" if estimate.usd is None else f"${estimate.usd:,.2f}"),
-        ("confidence", estimate.confidence),
-        ("basis", estimate.basis or "none"),
-        ("fragments", str(len(estimate.fragments))),
-    ]
-    for name, value in lines:
-        print(f"{name + ':':16}{value}")
 
 
 # --- the virtual catalog -----------------------------------------------------------------------

@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 import batuta_sql
+from batuta_sql import units
 from batuta_sql.demo.postgres_server import PostgresServer, ServerError
 
 CRM = """
@@ -100,11 +101,12 @@ def run(console: Console, folder: Path) -> None:
             highlight=False,
         )
         config = {
+            "cost": {"history": False},
             "sources": {
                 "crm": {"kind": "postgresql", "uri": crm, "locality": "local"},
                 "shop": {"kind": "postgresql", "uri": shop, "locality": "local"},
                 "lake": {"kind": "delta", "path": str(folder)},
-            }
+            },
         }
         with batuta_sql.connect(config) as connection:
             ask(console, connection)
@@ -140,7 +142,7 @@ def _estimate(estimate: batuta_sql.Estimate) -> Text:
     """What the sources expect, before anything is run; an unknown figure is not shown as 0."""
     rows = "unknown" if estimate.rows is None else f"{estimate.rows:,.0f}"
     scanned = estimate.bytes_scanned
-    size = "unknown" if scanned is None else f"{scanned / 1e6:,.1f} MB"
+    size = "unknown" if scanned is None else units.size(scanned)
     return Text(
         f"before it runs: {rows} rows delivered, {size} scanned"
         f" ({estimate.confidence}: {estimate.basis})\n"

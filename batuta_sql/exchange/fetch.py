@@ -18,23 +18,27 @@ import pyarrow as pa
 from batuta_sql.errors import Error, OperationalError, QueryCancelled
 from batuta_sql.exchange.wire import restore, restored_schema
 from batuta_sql.plan.placement import Fragment
-from batuta_sql.sources.base import FragmentQuery, FragmentReader, Snapshot
+from batuta_sql.sources.base import FragmentQuery, FragmentReader, Metered, Snapshot, Usage
 
 
 def fragment_query(fragment: Fragment) -> FragmentQuery:
     """A fragment as its source is asked for it."""
     types = tuple((symbol, wire.type) for symbol, wire in fragment.columns)
-    return FragmentQuery(fragment.sql, types, fragment.tables)
+    return FragmentQuery(fragment.sql, types, fragment.tables, fragment.rows)
 
 
 @dataclass
 class FetchMetrics:
-    """What a fragment took: rows, bytes (of Arrow memory), seconds from start to end."""
+    """What a fragment took: rows, bytes (of Arrow memory), seconds from start to end.
+
+    ``usage`` is what the source says that it billed, where it says so.
+    """
 
     rows: int = 0
     bytes: int = 0
     seconds: float = 0.0
     finished: bool = False
+    usage: Usage | None = None
 
 
 class Stop:
@@ -106,6 +110,8 @@ class Fetch:
                     self.metrics.rows += restored.num_rows
                     self.metrics.bytes += batch.nbytes
                     yield restored
+            if isinstance(reader, Metered):
+                self.metrics.usage = reader.usage()
             self.metrics.finished = True
         except Error as error:
             self.error = error

@@ -46,6 +46,8 @@ class Fragment:
     :param sql: the statement in the source's dialect.
     :param columns: each delivered symbol and how it travels.
     :param tables: the tables that it reads.
+    :param rows: rows that it is expected to deliver, from the tables' statistics; None where one
+        of them has none.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Fragment:
     sql: str
     columns: tuple[tuple[str, WireColumn], ...]
     tables: tuple[TableInfo, ...]
+    rows: float | None = None
 
 
 @dataclass(frozen=True)
@@ -328,7 +331,9 @@ def _fragment(
 ) -> Fragment:
     tables = tuple(n.table for n in node.walk() if isinstance(n, Scan))
     text = query.sql(dialect=capabilities.dialect)
-    return Fragment(node.name, node.site, text, columns, tables)
+    known = all(t.statistics.rows is not None for t in tables)
+    rows = Cardinality().rows(node.input) if known else None
+    return Fragment(node.name, node.site, text, columns, tables, rows)
 
 
 def scan_fragment(

@@ -15,7 +15,8 @@ from batuta_sql.errors import Error, OperationalError
 from batuta_sql.plan.site import Capabilities, ColumnInfo, Statistics, TableInfo
 from batuta_sql.sources.ald_format import SUFFIX, AldFile, read_ald
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
-from batuta_sql.sources.embedded import EmbeddedSource, ViewNames, ViewTranslator, table_estimate
+from batuta_sql.sources.embedded import EmbeddedSource, ViewNames, ViewTranslator, estimated
+from batuta_sql.sources.sizes import parsed
 
 
 class Ald(EmbeddedSource):
@@ -53,7 +54,11 @@ class Ald(EmbeddedSource):
         return quote(registered)
 
     def estimate(self, query: FragmentQuery) -> SourceEstimate:
-        return table_estimate(query, "whole files: an .ald file is read in one piece")
+        """Whole files: an .ald file is read in one piece."""
+        sizes = [t.statistics.bytes for t in {t.path: t for t in query.tables}.values()]
+        known = [s for s in sizes if s is not None]
+        scanned = sum(known) if len(known) == len(sizes) else None
+        return estimated(query, parsed(query), scanned, "exact", "sizes of whole .ald files")
 
     def _files(self) -> dict[str, Path]:
         if self._path.is_file():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -31,12 +31,14 @@ __all__ = [
     "ColumnStatistics",
     "FragmentQuery",
     "FragmentReader",
+    "Metered",
     "Snapshot",
     "Source",
     "SourceEstimate",
     "Statistics",
     "TableInfo",
     "TableName",
+    "Usage",
 ]
 
 
@@ -50,13 +52,22 @@ class TableName:
 
 @dataclass(frozen=True)
 class SourceEstimate:
-    """What running a fragment will take, in the source's own opinion.
+    """What running a fragment will take, in the source's own opinion. Sources never price: what a
+    figure costs is for ``guards.pricing``.
 
     :param rows: rows that come back.
     :param bytes_scanned: bytes the source will read; None where it cannot tell.
     :param seconds: time at the source; None where it cannot tell.
-    :param confidence: ``exact``, ``estimated`` or ``unknown``.
+    :param confidence: ``exact``, ``estimated`` or ``unknown``: of ``bytes_scanned`` and of what
+        else is billed; where no bytes are known, of ``rows``.
     :param basis: what it rests on, for people ("EXPLAIN (FORMAT JSON)", "file statistics").
+    :param bytes_delivered: bytes that come back, as Arrow data.
+    :param rows_confidence: of ``rows`` and ``bytes_delivered``; None: as ``confidence``.
+    :param bytes_billed: where more is billed than is read (BigQuery: at least 10 MB a table).
+    :param credits: where the source itself tells them.
+    :param dbus: likewise, Databricks units.
+    :param warehouse_size: the size of the warehouse that will run it, where the source tells.
+    :param resumes: whether a suspended warehouse has to start for it; None: not known.
     """
 
     rows: float | None = None
@@ -64,6 +75,34 @@ class SourceEstimate:
     seconds: float | None = None
     confidence: str = "unknown"
     basis: str = ""
+    bytes_delivered: float | None = None
+    rows_confidence: str | None = None
+    bytes_billed: float | None = None
+    credits: float | None = None
+    dbus: float | None = None
+    warehouse_size: str | None = None
+    resumes: bool | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a source says afterwards that it billed for a fragment; None where it does not say.
+
+    :param bytes: bytes billed.
+    :param seconds: of warehouse time.
+    """
+
+    bytes: float | None = None
+    seconds: float | None = None
+    credits: float | None = None
+    dbus: float | None = None
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A ``FragmentReader`` that knows, once it has come to its end, what was billed."""
+
+    def usage(self) -> Usage | None: ...
 
 
 @dataclass(frozen=True)
@@ -73,11 +112,13 @@ class FragmentQuery:
     :param sql: its text, in the source's dialect.
     :param columns: name and DuckDB type (None: not known) of each column of the result.
     :param tables: the tables that it reads.
+    :param rows: rows that the planner expects from it, from the tables' statistics.
     """
 
     sql: str
     columns: tuple[tuple[str, str | None], ...] = ()
     tables: tuple[TableInfo, ...] = ()
+    rows: float | None = None
 
 
 class FragmentReader(Protocol):

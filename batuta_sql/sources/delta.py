@@ -43,10 +43,12 @@ from batuta_sql.sources.embedded import (
     EmbeddedSource,
     ViewNames,
     ViewTranslator,
-    table_estimate,
+    estimated,
 )
 from batuta_sql.sources.files import NAN_SAFE, path_literal
+from batuta_sql.sources.parquet_footers import MOST_FILES, is_exact, scanned_bytes, uses_of
 from batuta_sql.sources.partition_pruning import partition_condition
+from batuta_sql.sources.sizes import parsed
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -288,7 +290,32 @@ class Delta(EmbeddedSource):
         return found
 
     def estimate(self, query: FragmentQuery) -> SourceEstimate:
-        return table_estimate(query, "Delta log before pruning")
+        """The files that the log leaves over, from their footers."""
+        tree = parsed(query)
+        sum_, sure, basis = 0.0, "exact", dict[str, None]()
+        # A table that is joined with itself is listed twice, and ``uses_of`` finds both.
+        for table in {t.path: t for t in query.tables}.values():
+            name = self.capabilities.translator.table(table).name
+            view, number = _split_version(name)
+            assert number is not None
+            version = self._pinned(self._views.table(view), number)
+            physical = {c.name: c.physical for c in version.columns}
+            with self.cursor() as cursor:
+                needed = self._needed(cursor, version, name, query)
+                if len(needed) > MOST_FILES or tree is None:
+                    sum_ += version.bytes * len(needed) / max(len(version.files), 1)
+                    sure, words = "estimated", "file sizes of the Delta log"
+                else:
+                    paths = [version.files[i] for i in needed]
+                    uses = uses_of(tree, name)
+                    try:
+                        sum_ += sum(scanned_bytes(cursor, paths, table, u, physical) for u in uses)
+                    except duckdb.Error as error:
+                        raise self.error(error) from None
+                    sure = sure if all(is_exact(table, u) for u in uses) else "estimated"
+                    words = "Delta log and Parquet footers"
+            basis[words] = None
+        return estimated(query, tree, sum_, sure, ", ".join(basis))
 
 
 def _below(rows: object, children: int) -> list[str]:

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from sqlglot import exp
 
 from batuta_sql.config import DuckDBSettings
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.errors import OperationalError
 from batuta_sql.plan.site import BaseTable, ColumnInfo, Statistics, TableInfo
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
-from batuta_sql.sources.embedded import EmbeddedSource
+from batuta_sql.sources.embedded import EmbeddedSource, estimated
+from batuta_sql.sources.sizes import parsed, stored_bytes
 from batuta_sql.sources.view_bases import bases_of_view, tables_are_labelled
 
 _DATABASE = "db"
@@ -117,13 +119,15 @@ class DuckDBFile(EmbeddedSource):
         return quote(name)
 
     def estimate(self, query: FragmentQuery) -> SourceEstimate:
-        rows = [t.statistics.rows for t in query.tables]
-        known = [r for r in rows if r is not None]
-        return SourceEstimate(
-            rows=sum(known) if len(known) == len(rows) else None,
-            confidence="estimated" if len(known) == len(rows) else "unknown",
-            basis="row counts of the DuckDB file",
-        )
+        """Row counts times the width of the columns that are read: the file keeps no sizes."""
+        tree = parsed(query)
+        sizes = [
+            stored_bytes(t, {c.name for c in tree.find_all(exp.Column)} if tree else None)
+            for t in query.tables
+        ]
+        known = [s for s in sizes if s is not None]
+        scanned = sum(known) if len(known) == len(sizes) else None
+        return estimated(query, tree, scanned, "estimated", "row counts and types of the columns")
 
 
 def _hint(message: str) -> str | None:

@@ -24,6 +24,7 @@ from batuta_sql.errors import Error, OperationalError, QueryCancelled
 from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import DuckDBTranslator, quoted_table
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
+from batuta_sql.sources.sizes import delivered_bytes, known_rows
 
 _BATCH_ROWS = 100_000
 _CANCEL_SECONDS = 2.0
@@ -166,16 +167,22 @@ class EmbeddedSource(abc.ABC):
             self.engine.close()
 
 
-def table_estimate(query: FragmentQuery, basis: str) -> SourceEstimate:
-    """The rows and bytes of all tables of a fragment: what it reads at the most."""
-    statistics = [t.statistics for t in query.tables]
-    rows = [s.rows for s in statistics if s.rows is not None]
-    sizes = [s.bytes for s in statistics if s.bytes is not None]
+def estimated(
+    query: FragmentQuery,
+    tree: exp.Expr | None,
+    bytes_scanned: float | None,
+    confidence: str,
+    basis: str,
+) -> SourceEstimate:
+    """The estimate of a statement that reads ``bytes_scanned``; rows are the planner's."""
+    rows, rows_confidence = known_rows(query, tree)
     return SourceEstimate(
-        rows=sum(rows) if len(rows) == len(statistics) else None,
-        bytes_scanned=sum(sizes) if len(sizes) == len(statistics) else None,
-        confidence="estimated",
+        rows=rows,
+        bytes_scanned=bytes_scanned,
+        confidence=confidence if bytes_scanned is not None else rows_confidence,
         basis=basis,
+        bytes_delivered=delivered_bytes(query, rows, tree),
+        rows_confidence=rows_confidence,
     )
 
 

@@ -30,9 +30,10 @@ from batuta_sql.sources.embedded import (
     EmbeddedSource,
     ViewNames,
     ViewTranslator,
-    table_estimate,
+    estimated,
 )
 from batuta_sql.sources.file_labels import labels_of_files
+from batuta_sql.sources.sizes import parsed
 
 FORMATS = {
     ".parquet": "parquet",
@@ -289,7 +290,29 @@ class Files(EmbeddedSource):
         }
 
     def estimate(self, query: FragmentQuery) -> SourceEstimate:
-        return table_estimate(query, "file sizes before pruning")
+        """Parquet from its footers, the rest from file sizes: text is read whole."""
+        from batuta_sql.sources.parquet_footers import MOST_FILES, is_exact, scanned_bytes, uses_of
+
+        tree = parsed(query)
+        sum_, sure, basis = 0.0, "exact", dict[str, None]()
+        # A table that is joined with itself is listed twice, and ``uses_of`` finds both.
+        for table in {t.path: t for t in query.tables}.values():
+            files = self.files_of(table.path[-1])
+            if files.format != "parquet" or len(files.paths) > MOST_FILES or tree is None:
+                sum_ += files.bytes
+                whole = files.format in ("csv", "json")
+                sure = sure if whole else "estimated"
+                basis["file sizes" if whole else "file sizes before pruning"] = None
+                continue
+            uses = uses_of(tree, self._views.view(table.name))
+            with self.cursor() as cursor:
+                try:
+                    sum_ += sum(scanned_bytes(cursor, files.paths, table, u) for u in uses)
+                except duckdb.Error as error:
+                    raise self.error(error) from None
+            sure = sure if all(is_exact(table, u) for u in uses) else "estimated"
+            basis["Parquet footers"] = None
+        return estimated(query, tree, sum_, sure, ", ".join(basis))
 
 
 def suffix_of(name: str) -> str | None:

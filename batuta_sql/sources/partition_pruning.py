@@ -35,14 +35,14 @@ def _of_use(table: exp.Table, columns: Collection[str]) -> str | None:
     """What the SELECT around a table demands of its partition columns."""
     clause = table.parent
     select = clause.parent if isinstance(clause, exp.From | exp.Join) else None
-    if not isinstance(select, exp.Select) or not _only_inner(select) or _decorated(table):
+    if not isinstance(select, exp.Select) or not only_inner(select) or _decorated(table):
         return None
     where = select.args.get("where")
-    kept = [c for c in _conjuncts(where) if _is_about(c, table.alias_or_name, columns)]
+    kept = [c for c in conjuncts(where) if _is_about(c, table.alias_or_name, columns)]
     return " AND ".join(f"({_bare(c)})" for c in kept) or None
 
 
-def _only_inner(select: exp.Select) -> bool:
+def only_inner(select: exp.Select) -> bool:
     """Whether rows that WHERE drops could not have had another effect before it.
 
     Under an outer join a row that is gone makes its partner look unmatched.
@@ -59,7 +59,8 @@ def _decorated(table: exp.Table) -> bool:
     return any(table.args.get(k) for k in ("pivots", "sample", "joins", "laterals"))
 
 
-def _conjuncts(where: exp.Where | None) -> Iterator[exp.Expr]:
+def conjuncts(where: exp.Where | None) -> Iterator[exp.Expr]:
+    """The conditions of a WHERE that must all hold."""
     waiting = [where.this] if where is not None else []
     while waiting:
         node = waiting.pop()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 from functools import cached_property
 from typing import Any
@@ -43,6 +43,7 @@ from batuta_sql.sources.base import (
     TableInfo,
     TableName,
 )
+from batuta_sql.sources.postgresql_plans import delivered_bytes, relations, scanned_bytes
 from batuta_sql.sources.view_bases import tables_are_labelled
 
 _PLAIN = {
@@ -120,6 +121,11 @@ WHERE i.indrelid = {oid} AND i.indisunique AND i.indisvalid
 ORDER BY i.indisprimary DESC
 """
 
+
+_SIZES = """
+SELECT relname, max(relpages::float8 * current_setting('block_size')::float8)
+FROM pg_class WHERE relname IN ({names}) AND relkind IN ('r', 'm') GROUP BY 1
+"""
 
 _BASES = """
 WITH RECURSIVE reached(oid, way, same) AS (
@@ -245,14 +251,28 @@ class PostgreSQL:
         )
 
     def estimate(self, query: FragmentQuery) -> SourceEstimate:
-        rows = self._rows(f"EXPLAIN (FORMAT JSON) {query.sql}", copy=False)
-        plan = json.loads(rows[0][0])[0]["Plan"]
-        sizes = {t.name: t.statistics.bytes for t in query.tables}
+        """The server's own plan; see ``postgresql_plans`` for what is read from it."""
+        connection = self._take()
+        fit = False
+        try:
+            with translated(self._error):
+                rows = _rows_without_copy(connection, f"EXPLAIN (FORMAT JSON) {query.sql}")
+                plan = json.loads(rows[0][0])[0]["Plan"]
+                sizes = {t.name: t.statistics.bytes for t in query.tables}
+                unknown = relations(plan) - {n for n, size in sizes.items() if size is not None}
+                if unknown:
+                    # Partitions, and what is behind a view: EXPLAIN names them, the query does not.
+                    names = ", ".join(_quote(n) for n in sorted(unknown))
+                    sizes |= dict(fetch_rows(connection, _SIZES.format(names=names)))
+            fit = True
+        finally:
+            self._give_back(connection, fit)
         return SourceEstimate(
             rows=float(plan["Plan Rows"]),
-            bytes_scanned=_scanned_bytes(plan, sizes),
+            bytes_scanned=scanned_bytes(plan, sizes),
             confidence="estimated",
             basis="EXPLAIN (FORMAT JSON)",
+            bytes_delivered=delivered_bytes(plan, [t for _, t in query.columns]),
         )
 
     # --- connections ---------------------------------------------------------------------------
@@ -316,12 +336,12 @@ class PostgreSQL:
         else:
             quietly(connection.close)
 
-    def _rows(self, sql: str, *, copy: bool = True) -> list[tuple[Any, ...]]:
+    def _rows(self, sql: str) -> list[tuple[Any, ...]]:
         connection = self._take()
         fit = False
         try:
             with translated(self._error):
-                rows = fetch_rows(connection, sql) if copy else _rows_without_copy(connection, sql)
+                rows = fetch_rows(connection, sql)
             fit = True
             return rows
         finally:
@@ -506,17 +526,6 @@ def _bounds(histogram: str | None, type_: str) -> tuple[object | None, object | 
     except ValueError:
         return None, None
     return None, None
-
-
-def _scanned_bytes(plan: dict[str, Any], sizes: Mapping[str, float | None]) -> float:
-    """Bytes that the scans of a plan read: the whole table for a sequential scan, else the rows
-    that the server expects times their width.
-    """
-    own = 0.0
-    if "Relation Name" in plan:
-        whole = sizes.get(plan["Relation Name"]) if plan["Node Type"] == "Seq Scan" else None
-        own = whole or float(plan["Plan Rows"]) * float(plan["Plan Width"])
-    return own + sum(_scanned_bytes(p, sizes) for p in plan.get("Plans", ()))
 
 
 _PARTS = {

@@ -26,8 +26,9 @@ def test_explain(batuta: Command) -> None:
 
 
 def test_estimate(batuta: Command) -> None:
-    # SQLite tells nothing: unknown, never 0.
-    assert "rows delivered: unknown" in batuta("estimate", JOIN).stdout.decode()
+    text = batuta("estimate", JOIN).stdout.decode()
+    assert "rows delivered:  7\n" in text
+    assert "no price is known" in text
     found = loaded(batuta("estimate", "SELECT * FROM lake.shares", "--json"))
     assert found["rows"] == 2
     assert found["usd"] is None

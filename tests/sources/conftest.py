@@ -17,11 +17,15 @@ Rows = list[tuple[Any, ...]]
 
 @pytest.fixture
 def opened() -> Iterator[Callable[..., Any]]:
-    """Opens a connection to one source called ``s``, and closes it after the test."""
+    """Opens a connection to one source called ``s``, and closes it after the test.
+
+    Its positional argument are the settings of cost.
+    """
     with ExitStack() as stack:
 
-        def connect(**settings: Any) -> Any:
-            connection = batuta_sql.connect({"sources": {"s": settings}})
+        def connect(cost: dict[str, Any] | None = None, /, **settings: Any) -> Any:
+            config = {"cost": cost or {}, "sources": {"s": settings}}
+            connection = batuta_sql.connect(config)
             return stack.enter_context(closing(connection))
 
         yield connect
