@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
+from batuta_sql.errors import SealError
 from batuta_sql.guards.egress import inherited, interfaces, mounts, syscalls, verify
 from batuta_sql.guards.egress.bpf_filter import Entry, assemble
 from batuta_sql.guards.egress.forwards import AddressPlan, Forward, listen
@@ -76,7 +77,10 @@ def close_descriptors(room: Construction) -> None:
 def refuse_ways_out(room: Construction) -> None:
     ways = [*inherited.open_ways_out(), *inherited.open_folders()]
     if ways:
-        raise OSError(errno.EPERM, f"inherited: {'; '.join(ways)}")
+        raise SealError(
+            f"inherited: {'; '.join(ways)}",
+            hint="give the command another standard stream, such as a pipe, a file or /dev/null",
+        )
 
 
 def enter_namespaces(room: Construction) -> None:
@@ -124,7 +128,12 @@ def return_to_folder(room: Construction) -> None:
 
 
 def listen_for_forwards(room: Construction) -> None:
-    room.listeners = listen(room.addresses)
+    try:
+        room.listeners = listen(room.addresses)
+    except OSError as error:
+        raise SealError(
+            str(error.strerror), hint="give the forward a name or an address that this machine can have"
+        ) from None
 
 
 def die_with_launcher(room: Construction) -> None:

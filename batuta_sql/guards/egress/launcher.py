@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import json
 import os
 import signal
 import socket
@@ -31,6 +32,9 @@ from batuta_sql.guards.egress.syscalls import architecture
 
 _MOST_LISTENERS = 250
 """SCM_MAX_FD is 253."""
+
+_MOST_WORDS, _MOST_BYTES = 2000, 16384
+"""Of a child that could not build the room."""
 
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 """As shells and env(1) have it."""
@@ -142,9 +146,8 @@ def _become(command: Sequence[str], room: Construction, steps: Sequence[Step]) -
         for step in steps:
             try:
                 step(room)
-            except OSError as error:
-                said = f"{step.__name__.replace('_', ' ')}: {error.strerror or error}"
-                room.control.send(f"{error.errno or 0} {said}".encode(errors="backslashreplace"))
+            except (OSError, SealError) as error:
+                room.control.send(_told(step, error))
                 os._exit(status)
         try:
             os.execvpe(command[0], list(command), dict(room.environment))
@@ -152,9 +155,21 @@ def _become(command: Sequence[str], room: Construction, steps: Sequence[Step]) -
             status = _NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else _NOT_EXECUTABLE
             os.write(2, f"{command[0]}: {error.strerror}\n".encode(errors="backslashreplace"))
     except BaseException as error:
-        room.control.send(f"0 {type(error).__name__}: {error}".encode(errors="backslashreplace"))
+        room.control.send(_packed(0, f"{type(error).__name__}: {error}"))
     finally:
         os._exit(status)
+
+
+def _told(step: Step, error: OSError | SealError) -> bytes:
+    """The words of a child that could not take a step."""
+    name = step.__name__.replace("_", " ")
+    if isinstance(error, SealError):
+        return _packed(0, f"{name}: {error.message}", error.hint)
+    return _packed(error.errno or 0, f"{name}: {error.strerror or error}")
+
+
+def _packed(number: int, said: str, hint: str | None = None) -> bytes:
+    return json.dumps([number, said[:_MOST_WORDS], hint]).encode()
 
 
 def _attend(child: int, addresses: AddressPlan, control: socket.socket) -> int:
@@ -162,7 +177,7 @@ def _attend(child: int, addresses: AddressPlan, control: socket.socket) -> int:
 
     :raises SealError: with the child's words, where it could not build the room.
     """
-    message, descriptors, _, _ = socket.recv_fds(control, 4096, _MOST_LISTENERS + 1)
+    message, descriptors, _, _ = socket.recv_fds(control, _MOST_BYTES, _MOST_LISTENERS + 1)
     forwarder: Forwarder | None = None
     if message == READY:
         # Localhost may have lost its second listener: each socket knows its own address.
@@ -171,13 +186,13 @@ def _attend(child: int, addresses: AddressPlan, control: socket.socket) -> int:
         forwarder = Forwarder([(by_address[_bound_to(s)], s) for s in listeners], _say)
         forwarder.start()
         control.send(GO)
-        message = control.recv(4096)  # nothing, once the command runs: exec closes the line
+        message = control.recv(_MOST_BYTES)  # nothing, once the command runs: exec closes the line
     status = wait_for(child)
     if forwarder is not None:
         forwarder.close()
     if message:
-        number, _, said = message.decode().partition(" ")
-        raise _refusal(said, int(number))
+        number, said, hint = json.loads(message)
+        raise _refusal(said, number, hint)
     if forwarder is None:
         raise _refusal(f"the child ended with {status}", None)
     return status
@@ -188,9 +203,9 @@ def _bound_to(listener: socket.socket) -> tuple[Address, int]:
     return ipaddress.ip_address(host), port
 
 
-def _refusal(said: str, number: int | None) -> SealError:
+def _refusal(said: str, number: int | None, hint: str | None = None) -> SealError:
     return SealError(
-        f"the seal cannot be enforced, and nothing was run: {said}", hint=remedy(number)
+        f"the seal cannot be enforced, and nothing was run: {said}", hint=hint or remedy(number)
     )
 
 

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from batuta_sql.errors import SealError
 from batuta_sql.guards.egress.interfaces import Address
 from batuta_sql.guards.egress.syscalls import (
     MS_BIND,
@@ -48,7 +49,10 @@ class Masks:
         self.keep = tuple(dict.fromkeys(os.path.realpath(k) for k in keep if os.path.exists(k)))
         for root in self.roots:
             if any(_lies_in(root, kept) for kept in self.keep):
-                raise OSError(errno.EINVAL, f"{root} has to be masked and cannot be kept")
+                raise SealError(
+                    f"the seal cannot be enforced: {root} has to be masked and cannot be kept",
+                    hint="keep the socket itself, or a folder further inside",
+                )
         self._devices = {root: os.stat(root).st_dev for root in self.roots}
         self._mounted = False
 
@@ -117,7 +121,7 @@ def cover_sockets(paths: Iterable[str], masks: Masks) -> None:
         try:
             if stat.S_ISSOCK(os.stat(path).st_mode):
                 mount("/dev/null", path, None, MS_BIND)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue  # masked, or left behind by a program that has ended
         except PermissionError:
             if os.access(path, os.W_OK):

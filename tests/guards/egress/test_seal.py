@@ -331,6 +331,7 @@ def test_connected_sockets_are_refused_even_as_standard_input(identity: Identity
         done = identity.seal(["/bin/echo", "ran"], stdin=client)
     assert (done.returncode, done.stdout) == (78, "")
     assert "descriptor 0 is a socket of the family AF_INET" in done.stderr
+    assert "Hint: give the command another standard stream" in done.stderr
 
 
 # --- signals -----------------------------------------------------------------------------------
