@@ -4,12 +4,15 @@
 PYTHON ?= python3
 VENV := .venv
 TPC_VENV := .cache/venv-tpc
+EMULATORS := aws snowflake
+EMULATOR_STAMPS := $(EMULATORS:%=.cache/venv-%/.stamp)
 BIN := $(VENV)/bin
 # Worker processes of the test run; 2 fits the smallest machine that CI has.
 JOBS ?= 2
 PYTEST_ARGS ?=
 
 .PHONY: demo test check bench clean venv tpc-venv
+.PRECIOUS: .cache/venv-%/.stamp
 
 venv: $(VENV)/.stamp
 
@@ -28,6 +31,13 @@ $(TPC_VENV)/.stamp: tests/tpc/requirements.txt
 	$(TPC_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/tpc/requirements.txt
 	touch $@
 
+# Emulators of remote systems, each with an environment of its own: their pins are not ours.
+.cache/venv-%/.stamp: tests/emulators/%.txt
+	mkdir -p .cache
+	$(PYTHON) -m venv .cache/venv-$*
+	.cache/venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 .cache/tpc/.stamp: $(TPC_VENV)/.stamp tests/tpc/generate.py
 	$(TPC_VENV)/bin/python tests/tpc/generate.py --into .cache/tpc
 	touch $@
@@ -35,7 +45,7 @@ $(TPC_VENV)/.stamp: tests/tpc/requirements.txt
 demo: $(VENV)/.stamp
 	$(BIN)/python -m batuta_sql.demo
 
-test: $(VENV)/.stamp .cache/tpc/.stamp
+test: $(VENV)/.stamp .cache/tpc/.stamp $(EMULATOR_STAMPS)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(PYTEST_ARGS)
 
 check: $(VENV)/.stamp

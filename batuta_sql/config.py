@@ -11,7 +11,7 @@ import tomllib
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import platformdirs
 from pydantic import (
@@ -197,6 +197,10 @@ class TableSettings(_Frozen):
 class SourceSettings(_Frozen):
     """Keys that every source has. Times are in seconds."""
 
+    bills: ClassVar[bool] = False
+    """Whether the system charges its users, whatever ``pricing`` says: a price that nobody has
+    configured is then not known, where elsewhere it is none."""
+
     locality: Locality | None = None
     labels: LabelTexts = ()
     pricing: PricingSettings = PricingSettings()
@@ -204,6 +208,11 @@ class SourceSettings(_Frozen):
     connect_timeout: float = Field(default=10.0, gt=0)
     query_timeout: float | None = Field(default=None, gt=0)
     max_connections: int = Field(default=4, ge=1)
+
+    @property
+    def charges(self) -> bool:
+        """Whether a query may cost something."""
+        return self.bills or self.pricing.charges
 
     def secrets(self) -> list[str]:
         """The secret values that could show up in a driver's message."""
@@ -308,6 +317,7 @@ class IcebergSettings(SourceSettings):
 
 
 class SnowflakeSettings(SourceSettings):
+    bills: ClassVar[bool] = True
     kind: Literal["snowflake"]
     account: str | None = None
     user: str | None = None
@@ -326,6 +336,7 @@ class SnowflakeSettings(SourceSettings):
 
 
 class DatabricksSettings(SourceSettings):
+    bills: ClassVar[bool] = True
     kind: Literal["databricks"]
     host: str | None = None
     http_path: str | None = None
@@ -340,6 +351,7 @@ class DatabricksSettings(SourceSettings):
 
 
 class BigQuerySettings(SourceSettings):
+    bills: ClassVar[bool] = True
     kind: Literal["bigquery"]
     project: str
     dataset: str | None = None

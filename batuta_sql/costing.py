@@ -76,7 +76,8 @@ class Costing:
         return found.pricing if found is not None else PricingSettings()
 
     def charges(self, source: str) -> bool:
-        return self.pricing(source).charges
+        found = self._settings.get(source)
+        return found is not None and found.charges
 
     # --- asking --------------------------------------------------------------------------------
 
@@ -113,7 +114,9 @@ class Costing:
             mine = [i for i, (f, _) in enumerate(asked) if f.source == source]
             given = [asked[i][1].found for i in mine]
             for index, estimate in zip(
-                mine, prices.price(source, given, self.pricing(source)), strict=True
+                mine,
+                prices.price(source, given, self.pricing(source), bills=self.charges(source)),
+                strict=True,
             ):
                 factor = asked[index][1].correction.rows
                 found[index] = replace(estimate, factor=factor.value if factor else None)

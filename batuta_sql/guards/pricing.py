@@ -46,10 +46,19 @@ def confidence_of(text: str) -> Confidence:
     return "unknown"
 
 
-def price(source: str, found: Sequence[SourceEstimate], pricing: PricingSettings) -> list[Estimate]:
-    """The estimates of one query's fragments on one source, in their order."""
+def price(
+    source: str,
+    found: Sequence[SourceEstimate],
+    pricing: PricingSettings,
+    *,
+    bills: bool = False,
+) -> list[Estimate]:
+    """The estimates of one query's fragments on one source, in their order.
+
+    :param bills: whether the source charges even where no price is configured.
+    """
     seconds = _billed_seconds(found)
-    return [_priced(source, f, s, pricing) for f, s in zip(found, seconds, strict=True)]
+    return [_priced(source, f, s, pricing, bills) for f, s in zip(found, seconds, strict=True)]
 
 
 def _billed_seconds(found: Sequence[SourceEstimate]) -> list[float | None]:
@@ -66,7 +75,11 @@ def _billed_seconds(found: Sequence[SourceEstimate]) -> list[float | None]:
 
 
 def _priced(
-    source: str, found: SourceEstimate, resumed: float | None, pricing: PricingSettings
+    source: str,
+    found: SourceEstimate,
+    resumed: float | None,
+    pricing: PricingSettings,
+    bills: bool,
 ) -> Estimate:
     confidence = confidence_of(found.confidence)
     rows_confidence = confidence_of(found.rows_confidence or found.confidence)
@@ -95,6 +108,8 @@ def _priced(
     if pricing.usd_per_gb_egress is not None:
         each, delivered = pricing.usd_per_gb_egress, found.bytes_delivered
         parts.append(_part(delivered, GB, each, rows_confidence, "bytes delivered", "GB egress"))
+    if bills and not parts:
+        parts.append(_Part(None, "unknown", f"a price: sources.{source}.pricing"))
     known = [p.usd for p in parts if p.usd is not None]
     prices = [p.words for p in parts if p.usd is not None]
     return Estimate(

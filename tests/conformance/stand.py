@@ -43,6 +43,8 @@ class Stand:
     :param types: DuckDB type of the truth -> the type under which the source delivers it, where it
         is another one; None where the system has no such type.
     :param expressions: DuckDB type -> SQL over ``{}`` that gives the truth's value as it arrives.
+    :param address: the server's URI, as a proxy between takes it; None where nothing is dialled.
+    :param settings_at: the source's configuration for another URI of the same server.
     :param limits: check -> why this system or its stand-in cannot pass it.
     """
 
@@ -53,6 +55,8 @@ class Stand:
     run: Callable[[str], None] | None = None
     types: Mapping[str, str | None] = field(default_factory=dict)
     expressions: Mapping[str, str] = field(default_factory=dict)
+    address: str | None = None
+    settings_at: Callable[[str], Mapping[str, Any]] | None = None
     limits: Mapping[str, str] = field(default_factory=dict)
 
     def name(self, table: str) -> str:
@@ -71,3 +75,12 @@ class Stand:
 
 Opener = Callable[[Path, Any], AbstractContextManager[Stand]]
 """Starts a system in an empty folder; the second argument gives pytest fixtures by name."""
+
+
+def declared(stand: Stand) -> list[str]:
+    """What a stand declares, as lines of the table in docs/sources.md."""
+    lines = [f"| `{stand.kind}` | {check} | {reason} |" for check, reason in stand.limits.items()]
+    for type_, delivered in stand.types.items():
+        told = "no such type" if delivered is None else f"arrives as {delivered}"
+        lines.append(f"| `{stand.kind}` | {type_} | {told} |")
+    return lines

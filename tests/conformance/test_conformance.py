@@ -15,6 +15,7 @@ from tests.comparison import answer_of, difference, without_limit
 from tests.conformance import tables
 from tests.conformance.conftest import Filled
 from tests.conformance.tables import EDGES, EMPTY, FACTS, KINDS, UNICODE, type_table
+from tests.faults.proxy import Proxy
 
 # --- metadata ----------------------------------------------------------------------------------
 
@@ -169,6 +170,28 @@ def test_a_result_may_be_left_in_the_middle(filled: Filled) -> None:
     cursor.close()
     count = f"SELECT count(*) FROM {filled.stand.name('facts')}"
     assert filled.connection.execute(count).fetchone() == (tables.FACT_ROWS,)
+
+
+@pytest.mark.parametrize("fault", ["reset", "ended"])
+def test_an_answer_that_breaks_off_is_an_error(filled: Filled, fault: str) -> None:
+    """Never a part of the rows as if they were all."""
+    filled.requires("mid-stream error")
+    assert filled.stand.address is not None
+    assert filled.stand.settings_at is not None
+    name = filled.stand.name("big")
+    with Proxy(filled.stand.address) as proxy:
+        settings = {**filled.stand.settings_at(proxy.uri), "query_timeout": 20}
+        with batuta_sql.connect({"sources": {"s": settings}}) as connection:
+            assert connection.execute(f"SELECT count(*) FROM {name}").fetchone() == (
+                tables.BIG_ROWS,
+            )
+            proxy.reset_all()
+            if fault == "reset":
+                proxy.cut_after = tables.BIG_ROWS
+            else:
+                proxy.end_after = tables.BIG_ROWS
+            with pytest.raises(batuta_sql.OperationalError, match="^s: "):
+                connection.execute(f"SELECT id, text, n FROM {name}").fetchall()
 
 
 def test_a_query_can_be_cancelled(filled: Filled) -> None:

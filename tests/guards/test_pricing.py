@@ -188,3 +188,25 @@ def test_sizes(value: float, shown: str) -> None:
 )
 def test_amounts_are_never_rounded_to_nothing(usd: float, shown: str) -> None:
     assert dollars(usd).startswith(shown)
+
+
+def test_a_warehouse_without_a_configured_price_is_not_free() -> None:
+    (found,) = price("w", [SourceEstimate(bytes_scanned=5e12)], PricingSettings(), bills=True)
+    assert (found.priced, found.usd, found.confidence) == (True, None, "unknown")
+    assert found.missing == ("w: a price: sources.w.pricing",)
+    (free,) = price("w", [SourceEstimate(bytes_scanned=5e12)], PricingSettings())
+    assert (free.priced, free.usd, free.missing) == (False, None, ())
+
+
+@pytest.mark.parametrize(
+    ("settings", "charges"),
+    [
+        ({"kind": "snowflake", "account": "a"}, True),
+        ({"kind": "databricks", "host": "h"}, True),
+        ({"kind": "bigquery", "project": "p"}, True),
+        ({"kind": "sqlite", "path": "p"}, False),
+        ({"kind": "sqlite", "path": "p", "pricing": {"usd_per_gb_egress": 0.1}}, True),
+    ],
+)
+def test_who_charges(settings: dict[str, object], charges: bool) -> None:
+    assert load_settings({"sources": {"s": settings}}).sources["s"].charges is charges

@@ -50,6 +50,8 @@ def postgresql(folder: Path, fixture: Any) -> Iterator[Stand]:
             prefix=("public",),
             load=load,
             run=run,
+            address=uri,
+            settings_at=lambda through: {"kind": "postgresql", "uri": through},
             types={
                 "TINYINT": "SMALLINT",
                 "STRUCT(a INTEGER, b VARCHAR)": None,
