@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import queue
 import threading
 import time
 import urllib.parse
@@ -30,6 +29,7 @@ from batuta_sql.plan.cost import Estimate, total
 from batuta_sql.plan.placement import Fragment
 from batuta_sql.secrets import Secret
 from batuta_sql.sources.base import Source, SourceEstimate
+from batuta_sql.workers import Workers
 
 _WORKERS = 8
 _LEARN_SECONDS = 60.0
@@ -67,7 +67,7 @@ class Costing:
         self.guard = CostGuard(cost, confirm)
         file = Path(cost.history_file) if cost.history_file is not None else None
         self.history = History(file) if cost.history else None
-        self._workers = _Workers(_WORKERS)
+        self._workers = Workers(_WORKERS)
         self._learned: dict[str, tuple[float, Learned]] = {}
         self._places: dict[str, str] = {}
 
@@ -398,70 +398,3 @@ def place_of(settings: SourceSettings | None) -> str:
     tables = getattr(settings, "tables", {})
     parts += [f"{n}={t.path}" for n, t in sorted(tables.items()) if t.path is not None]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-
-
-# --- threads -----------------------------------------------------------------------------------
-
-
-class _Workers:
-    """Threads that ask sources; started when they are needed, ended by the process.
-
-    Not a ThreadPoolExecutor: a source that never answers must not hold the end of the program.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._tasks: queue.SimpleQueue[tuple[Any, Future[Any]] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._idle = 0
-        self._threads = 0
-        self._running: set[Future[Any]] = set()
-        self._closed = False
-
-    def submit(self, work: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        if self._closed:
-            _complete(future, work)
-            return future
-        with self._lock:
-            self._running.add(future)
-            start = self._idle == 0 and self._threads < self._most
-            if start:
-                self._threads += 1
-            else:
-                self._idle = max(0, self._idle - 1)
-        self._tasks.put((work, future))
-        if start:
-            threading.Thread(target=self._run, name="batuta-estimate", daemon=True).start()
-        return future
-
-    def _run(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            work, future = task
-            _complete(future, work)
-            del work, task
-            with self._lock:
-                self._running.discard(future)
-                self._idle += 1
-            del future
-
-    def close(self, seconds: float) -> None:
-        """Waits for what runs, and ends the threads."""
-        deadline = time.monotonic() + seconds
-        with self._lock:
-            self._closed = True
-            running, threads, self._threads = list(self._running), self._threads, 0
-        for future in running:
-            try:
-                future.result(max(0.0, deadline - time.monotonic()))
-            except BaseException:
-                continue
-        for _ in range(threads):
-            self._tasks.put(None)
-
-
-def _complete(future: Future[Any], work: Any) -> None:
-    try:
-        future.set_result(work())
-    except BaseException as error:
-        future.set_exception(error)
