@@ -132,7 +132,8 @@ def listen_for_forwards(room: Construction) -> None:
         room.listeners = listen(room.addresses)
     except OSError as error:
         raise SealError(
-            str(error.strerror), hint="give the forward a name or an address that this machine can have"
+            str(error.strerror),
+            hint="give the forward a name or an address that this machine can have",
         ) from None
 
 
