@@ -122,6 +122,18 @@ class LabelSettings(_Frozen):
     audit_log: PathText | None = None
 
 
+class SealSettings(_Frozen):
+    """Ways through the seal beside those to the sources themselves.
+
+    :param forwards: ``NAME:PORT``, ``NAME:PORT=HOST:PORT`` or ``NAME:PORT=/path/of/socket``: hosts
+        that a driver needs beside its source's own, such as the store that results lie in.
+    :param keep: paths of sockets or folders that are not hidden.
+    """
+
+    forwards: tuple[Annotated[str, Field(pattern=r":\d+(=(/.*|.*:\d+))?$")], ...] = ()
+    keep: tuple[str, ...] = ()
+
+
 class PricingSettings(_Frozen):
     """What reading costs, in US dollars. A source without any of these prices is free.
 
@@ -422,6 +434,7 @@ class Settings(_Frozen):
     catalog_ttl: float = Field(default=60.0, ge=0)
     cost: CostSettings = CostSettings()
     labels: LabelSettings = LabelSettings()
+    seal: SealSettings = SealSettings()
     sources: dict[str, SourceSettings] = {}
 
     @model_validator(mode="after")

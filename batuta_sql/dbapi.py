@@ -20,12 +20,11 @@ from batuta_sql.errors import (
     InterfaceError,
     OperationalError,
     ProgrammingError,
-    SealError,
 )
 from batuta_sql.frontend.expressions import ParameterValues
 from batuta_sql.frontend.parser import Statement, parse
 from batuta_sql.guards.audit import AuditLog
-from batuta_sql.guards.egress import enforced
+from batuta_sql.guards.confinement import confine
 from batuta_sql.guards.history import Run
 from batuta_sql.guards.tiers import TierGate
 from batuta_sql.health import SourceCheck, check_sources
@@ -61,8 +60,8 @@ def connect(
     :param confirm: asked, with the estimate, before a query that costs ``warn_usd`` or more; True
         lets it run. ``estimate.reasons`` says why. Without it such a query is refused.
     :raises ConfigError: naming file, key and line.
-    :raises SealError: for the tier ``fully_sovereign`` in a process that is neither sealed nor
-        locked.
+    :raises SealError: for the tier ``fully_sovereign`` in a process that is not sealed and cannot
+        be locked. A lock stays for good: the process opens no IP socket any more.
     """
     from batuta_sql.config import load_settings
 
@@ -87,13 +86,7 @@ class Connection:
     def __init__(
         self, settings: Settings, confirm: Callable[[Estimate], bool] | None = None
     ) -> None:
-        if settings.tier == "fully_sovereign" and enforced() is None:
-            # A tier that is only a word would be believed.
-            raise SealError(
-                f'nothing enforces the tier "{settings.tier}" on this process',
-                hint="run the program by batuta-sql seal -- COMMAND ..., or call"
-                " batuta_sql.guards.egress.lock() before the first connection",
-            )
+        confine(settings)
         self._settings = settings
         sources = {n: make_source(n, s) for n, s in settings.sources.items()}
         engine = DuckDBEngine(settings.memory_limit, settings.temp_directory, settings.threads)

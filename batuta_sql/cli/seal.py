@@ -113,6 +113,8 @@ def ways_of(settings: Settings) -> tuple[list[Forward], list[str]]:
     """The addresses and the Unix sockets of all sources that the tier allows.
 
     An address that the configuration does not tell gets no way out.
+
+    :raises TierRefused: for a forward of the configuration that is farther than the tier allows.
     """
     from batuta_sql.guards.locality import endpoints
     from batuta_sql.guards.tiers import TierGate
@@ -130,7 +132,11 @@ def ways_of(settings: Settings) -> tuple[list[Forward], list[str]]:
                 way = _own(endpoint.host, endpoint.port)
                 if way is not None:
                     forwards.setdefault((way.name, way.port), way)
-    return list(forwards.values()), keep
+    for text in settings.seal.forwards:
+        way = parse_forward(text)
+        gate.check_forward(text, way.target if isinstance(way.target, tuple) else None)
+        forwards.setdefault((way.name, way.port), way)
+    return list(forwards.values()), [*keep, *settings.seal.keep]
 
 
 def parse_forward(text: str) -> Forward:

@@ -69,7 +69,7 @@ def whereabouts(settings: SourceSettings) -> Whereabouts:
     found = endpoints(settings)
     if not found:
         return Whereabouts("local", "files on this machine")
-    return max((_of_endpoint(e) for e in found), key=lambda w: RANKS[w.locality])
+    return max((of_endpoint(e) for e in found), key=lambda w: RANKS[w.locality])
 
 
 def endpoints(settings: SourceSettings) -> tuple[Endpoint, ...]:
@@ -205,7 +205,8 @@ _LINKS: tuple[tuple[str, Locality, str], ...] = (
 )
 
 
-def _of_endpoint(endpoint: Endpoint) -> Whereabouts:
+def of_endpoint(endpoint: Endpoint) -> Whereabouts:
+    """The locality of one address."""
     if endpoint.socket is not None:
         return Whereabouts("local", "a Unix socket or file of this machine")
     if endpoint.host is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from batuta_sql.config import Locality, SourceSettings, Tier
 from batuta_sql.errors import TierRefused
-from batuta_sql.guards.locality import RANKS, Whereabouts, whereabouts
+from batuta_sql.guards.locality import RANKS, Endpoint, Whereabouts, of_endpoint, whereabouts
 
 FARTHEST: Mapping[Tier, Locality] = {
     "fully_sovereign": "local",
@@ -41,6 +41,22 @@ class TierGate:
         if self.tier == "standard":
             return True
         return RANKS[self.whereabouts_of(source).locality] <= RANKS[FARTHEST[self.tier]]
+
+    def check_forward(self, text: str, target: tuple[str, int] | None) -> None:
+        """Lets a forward of the configuration pass, if its target is no farther than the tier.
+
+        :param target: host and port; None for a Unix socket.
+        :raises TierRefused: naming the forward.
+        """
+        if target is None:
+            return
+        found = of_endpoint(Endpoint(*target))
+        if RANKS[found.locality] > RANKS[FARTHEST[self.tier]]:
+            raise TierRefused(
+                f"the tier {self.tier} does not allow the forward {text}, which is"
+                f" {found.locality} ({found.reason})",
+                hint="remove it from seal.forwards, or choose another tier",
+            )
 
     def check(self, source: str) -> None:
         """Lets an allowed source pass.

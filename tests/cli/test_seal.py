@@ -19,9 +19,9 @@ from tests.cli.test_postgresql import run_sql
 from tests.guards.egress.test_fail_closed import refusing
 
 SEAL = abilities()[0]
-# A developer's container may be unable; where the project is checked, that is an error.
+# A container may be unable. Where `.ci/run` has seen that it is not, skipping would be an error.
 pytestmark = pytest.mark.skipif(
-    not SEAL.ok and "CI" not in os.environ,
+    not SEAL.ok and "BATUTA_REQUIRE_SEAL" not in os.environ,
     reason=f"this machine cannot make a seal: {SEAL.detail}; {SEAL.remedy}",
 )
 
@@ -219,12 +219,8 @@ except batuta_sql.SealError as error:
 """
 
 
-def test_a_program_of_ones_own_has_to_be_sealed_or_locked(batuta: Command) -> None:
+def test_a_program_of_ones_own_works_sealed_and_locked(batuta: Command) -> None:
     bare = [sys.executable, "-c", CONNECT.format(first="")]
-    done = subprocess.run(bare, capture_output=True, text=True)
-    assert done.returncode == 78
-    assert 'nothing enforces the tier "fully_sovereign"' in done.stdout
-    assert "batuta-sql seal -- COMMAND" in done.stdout
     assert batuta("seal", "--", *bare, config=None).stdout == b"[(42,)]\n"
     locked = [sys.executable, "-c", CONNECT.format(first="lock()")]
     assert subprocess.run(locked, capture_output=True, text=True).stdout == "[(42,)]\n"

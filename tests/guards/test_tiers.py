@@ -16,6 +16,7 @@ import pytest
 
 import batuta_sql
 from batuta_sql import TierRefused
+from batuta_sql.config import load_settings
 
 QUERIES = [
     "SELECT * FROM far.public.t",
@@ -168,3 +169,28 @@ def test_listings_leave_out_what_the_tier_does_not_allow(
         assert not checks["far"].allowed
         assert (checks["far"].locality, checks["far"].error) == ("public", None)
     assert listener[1] == []
+
+
+@pytest.mark.parametrize(
+    ("forward", "passes"),
+    [
+        ("store.example.com:443", False),
+        ("store.example.com:443=10.0.0.9:443", True),
+        ("store.example.com:443=/run/store.sock", True),
+        ("10.0.0.9:443", True),
+    ],
+)
+def test_a_forward_is_no_way_around_the_tier(forward: str, passes: bool) -> None:
+    from batuta_sql.cli.seal import ways_of
+
+    settings = load_settings({"tier": "hybrid_sovereign", "seal": {"forwards": [forward]}})
+    if passes:
+        assert [f.name for f in ways_of(settings)[0]] == [forward.partition(":")[0]]
+    else:
+        with pytest.raises(TierRefused, match="does not allow the forward"):
+            ways_of(settings)
+
+
+def test_a_forward_that_is_none_is_an_error_of_the_configuration() -> None:
+    with pytest.raises(batuta_sql.ConfigError, match="forwards"):
+        load_settings({"seal": {"forwards": ["store.example.com"]}})

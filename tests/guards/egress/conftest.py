@@ -164,7 +164,7 @@ def identity(request: pytest.FixtureRequest, programs: Path) -> Identity:
         options = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
         one = Identity(request.param, _python_for(options), programs, options)
     done = one.seal(["/bin/true"])
-    if done.returncode == 78 and not os.environ.get("CI"):
+    if done.returncode == 78 and not os.environ.get("BATUTA_REQUIRE_SEAL"):
         pytest.skip(f"this machine cannot make a seal: {done.stderr}")
     assert done.returncode == 0, done.stderr
     return one
