@@ -1,8 +1,8 @@
 """``make demo``: one query over two PostgreSQL databases and a Delta table, in a minute.
 
 Starts a PostgreSQL server of its own on loopback, fills it, writes a Delta table into a temporary
-folder, asks one question of all three, and shows the plan, what each source was sent, and the
-answer. Everything is gone at the end.
+folder, asks one question of all three, and shows what it will cost, the plan, what each source was
+sent, the answer and its labels. Everything is gone at the end.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +103,20 @@ def run(console: Console, folder: Path) -> None:
         config = {
             "cost": {"history": False},
             "sources": {
-                "crm": {"kind": "postgresql", "uri": crm, "locality": "local"},
-                "shop": {"kind": "postgresql", "uri": shop, "locality": "local"},
+                "crm": {
+                    "kind": "postgresql",
+                    "uri": crm,
+                    "tables": {
+                        "customer": {"columns": {"since": {"labels": ["pii"]}}},
+                    },
+                },
+                # As if it were a warehouse that charges.
+                "shop": {
+                    "kind": "postgresql",
+                    "uri": shop,
+                    "labels": ["origin:internal"],
+                    "pricing": {"usd_per_tb_scanned": 5.0},
+                },
                 "lake": {"kind": "delta", "path": str(folder)},
             },
         }
@@ -136,6 +148,7 @@ def ask(console: Console, connection: batuta_sql.Connection) -> None:
         for fragment in plan.fragments if plan else ():
             console.print(_fragment(fragment))
         console.print(_answer(names, rows, f"the answer, after {seconds:.2f} s"))
+        console.print(_labels(cursor.labels))
 
 
 def _estimate(estimate: batuta_sql.Estimate) -> Text:
@@ -143,10 +156,22 @@ def _estimate(estimate: batuta_sql.Estimate) -> Text:
     rows = "unknown" if estimate.rows is None else f"{estimate.rows:,.0f}"
     scanned = estimate.bytes_scanned
     size = "unknown" if scanned is None else units.size(scanned)
+    usd = "no price is known" if estimate.usd is None else f"${estimate.usd:.6f}"
     return Text(
-        f"before it runs: {rows} rows delivered, {size} scanned"
+        f"before it runs: {rows} rows delivered, {size} scanned, {usd}"
         f" ({estimate.confidence}: {estimate.basis})\n"
     )
+
+
+def _labels(labels: Mapping[str, batuta_sql.ColumnLabels]) -> Table:
+    """Where the answer comes from: labels of what it is made of, and of what chose its rows."""
+    table = Table(title="the labels of the answer")
+    for heading in ("column", "made of", "chosen by"):
+        table.add_column(heading)
+    for name, held in labels.items():
+        parts = (", ".join(sorted(part)) or "-" for part in (held.direct, held.indirect))
+        table.add_row(name, *(Text(part) for part in parts))
+    return table
 
 
 def _fragment(fragment: Any) -> Panel:
