@@ -24,6 +24,13 @@ from batuta_sql.sources.base import FragmentQuery
 _VALUE_WORDS = re.compile("out of range|division by zero|invalid input syntax|does not fit")
 """What is said of a value in mid-stream, where the driver drops the SQLSTATE."""
 
+_NETWORK_WORDS = re.compile(
+    "unexpected EOF|connection reset|broken pipe|i/o timeout|connection refused|context deadline"
+    "|timeout after|failed to POST|failed to connect",
+    re.IGNORECASE,
+)
+"""What is said of a connection that broke."""
+
 _CANCEL_SECONDS = 2.0
 _CLOSE_SECONDS = 5.0
 
@@ -133,6 +140,7 @@ class AdbcSnapshot:
     :param take: gives a connection prepared for this snapshot.
     :param release: takes it back; its argument says whether its last statement ended well.
     :param on_close: what else the snapshot holds.
+    :param prepare: sets a cursor's options before its statement.
     """
 
     def __init__(
@@ -142,9 +150,11 @@ class AdbcSnapshot:
         release: Callable[[Any, bool], None],
         translate_error: Callable[[BaseException], Error],
         on_close: Callable[[], None] = lambda: None,
+        prepare: Callable[[Any], None] = lambda cursor: None,
     ) -> None:
         self._source = source
         self._on_close = on_close
+        self._prepare = prepare
         self._take = take
         self._release = release
         self._translate = translate_error
@@ -160,6 +170,7 @@ class AdbcSnapshot:
         with self._lock:
             self._cursors.append(cursor)
         try:
+            self._prepare(cursor)
             cursor.execute(query.sql)
             reader = cursor.fetch_record_batch()
         except Exception as error:
@@ -255,7 +266,8 @@ def driver_error(source: str, error: BaseException, clean: Callable[[str], str])
         return DataError(message, source=source)
     if state.startswith("42"):
         return ProgrammingError(message, source=source)
-    if name in ("OperationalError", "InterfaceError") or isinstance(error, OSError):
+    broke = _NETWORK_WORDS.search(message) is not None
+    if broke or name in ("OperationalError", "InterfaceError") or isinstance(error, OSError):
         return OperationalError(message, source=source)
     return DatabaseError(message, source=source)
 

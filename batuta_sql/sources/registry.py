@@ -15,10 +15,9 @@ _KINDS = {
     "files": ("batuta_sql.sources.files", "Files"),
     "delta": ("batuta_sql.sources.delta", "Delta"),
     "ald": ("batuta_sql.sources.ald", "Ald"),
+    "snowflake": ("batuta_sql.sources.snowflake", "Snowflake"),
 }
-_PLANNED = frozenset(
-    {"snowflake", "databricks", "bigquery", "unity", "glue", "iceberg", "huggingface"}
-)
+_PLANNED = frozenset({"databricks", "bigquery", "unity", "glue", "iceberg", "huggingface"})
 ENTRY_POINT_GROUP = "batuta_sql.sources"
 
 

@@ -42,9 +42,11 @@ class Stand:
         system has no statements.
     :param types: DuckDB type of the truth -> the type under which the source delivers it, where it
         is another one; None where the system has no such type.
+    :param untested: types that the system has and what stands in for it has not, and why.
     :param expressions: DuckDB type -> SQL over ``{}`` that gives the truth's value as it arrives.
     :param address: the server's URI, as a proxy between takes it; None where nothing is dialled.
     :param settings_at: the source's configuration for another URI of the same server.
+    :param folds_names: whether the system spells names that were not quoted in its own way.
     :param limits: check -> why this system or its stand-in cannot pass it.
     """
 
@@ -54,9 +56,11 @@ class Stand:
     load: Load
     run: Callable[[str], None] | None = None
     types: Mapping[str, str | None] = field(default_factory=dict)
+    untested: Mapping[str, str] = field(default_factory=dict)
     expressions: Mapping[str, str] = field(default_factory=dict)
     address: str | None = None
     settings_at: Callable[[str], Mapping[str, Any]] | None = None
+    folds_names: bool = False
     limits: Mapping[str, str] = field(default_factory=dict)
 
     def name(self, table: str) -> str:
@@ -65,6 +69,8 @@ class Stand:
 
     def type_of(self, type_: str) -> str | None:
         """The DuckDB type in which a column made as ``type_`` arrives; None: cannot be made."""
+        if type_ in self.untested:
+            return None
         return self.types.get(type_, type_)
 
     def value_of(self, column: str, type_: str) -> str:
@@ -83,4 +89,8 @@ def declared(stand: Stand) -> list[str]:
     for type_, delivered in stand.types.items():
         told = "no such type" if delivered is None else f"arrives as {delivered}"
         lines.append(f"| `{stand.kind}` | {type_} | {told} |")
+    lines += [
+        f"| `{stand.kind}` | {type_} | not tested: {reason} |"
+        for type_, reason in stand.untested.items()
+    ]
     return lines

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +17,9 @@ from tests.conformance import tables
 from tests.conformance.conftest import Filled
 from tests.conformance.tables import EDGES, EMPTY, FACTS, KINDS, UNICODE, type_table
 from tests.faults.proxy import Proxy
+
+FREE = {"cost": {"on_unknown": "allow"}}
+"""Nobody is asked what a warehouse without a price costs."""
 
 # --- metadata ----------------------------------------------------------------------------------
 
@@ -50,7 +54,7 @@ def test_names_with_letters_of_any_language(filled: Filled) -> None:
 
 
 def test_a_misspelt_table_names_the_nearest(filled: Filled) -> None:
-    with pytest.raises(batuta_sql.ProgrammingError, match=r"s.*\n?.*facts"):
+    with pytest.raises(batuta_sql.ProgrammingError, match=r"(?is)s.*facts"):
         filled.connection.execute(f"SELECT * FROM {filled.stand.name('fakts')}")
 
 
@@ -142,6 +146,8 @@ QUERIES = [
 @pytest.mark.parametrize("sql", QUERIES)
 def test_an_answer_is_duckdbs(filled: Filled, sql: str) -> None:
     got, want = answer_of(filled.ask(sql)), answer_of(filled.know(sql))
+    if filled.stand.folds_names:
+        got, want = (replace(a, names=tuple(n.lower() for n in a.names)) for a in (got, want))
     unlimited = without_limit(sql.replace("{", "").replace("}", "")) if "LIMIT" in sql else None
     everything = answer_of(filled.know(unlimited)) if unlimited else None
     shown = sql.replace("{", "").replace("}", "")
@@ -181,7 +187,7 @@ def test_an_answer_that_breaks_off_is_an_error(filled: Filled, fault: str) -> No
     name = filled.stand.name("big")
     with Proxy(filled.stand.address) as proxy:
         settings = {**filled.stand.settings_at(proxy.uri), "query_timeout": 20}
-        with batuta_sql.connect({"sources": {"s": settings}}) as connection:
+        with batuta_sql.connect({"sources": {"s": settings}, **FREE}) as connection:
             assert connection.execute(f"SELECT count(*) FROM {name}").fetchone() == (
                 tables.BIG_ROWS,
             )
@@ -240,15 +246,15 @@ def test_several_queries_at_once(filled: Filled) -> None:
 def test_an_estimate_is_made_and_is_never_zero_for_not_known(filled: Filled) -> None:
     found = filled.connection.estimate(f"SELECT id, text FROM {filled.stand.name('big')}")
     assert found.basis
-    if found.confidence == "unknown":
-        assert not found.bytes_scanned
-    else:
-        assert found.rows is None or found.rows > 0
+    assert found.bytes_scanned is None or found.bytes_scanned > 0
+    assert found.rows is None or found.rows > 0
+    if found.bytes_scanned is None and found.rows is None:
+        assert found.confidence == "unknown"
 
 
 def test_labels_of_the_configuration_are_carried(filled: Filled) -> None:
     settings = {**filled.stand.settings, "labels": ["origin:test"]}
-    with batuta_sql.connect({"sources": {"s": settings}}) as connection:
+    with batuta_sql.connect({"sources": {"s": settings}, **FREE}) as connection:
         cursor = connection.execute(f"SELECT id FROM {filled.stand.name('facts')} WHERE id = 1")
         assert cursor.labels["id"].direct == {"origin:test"}
 
@@ -256,7 +262,9 @@ def test_labels_of_the_configuration_are_carried(filled: Filled) -> None:
 def test_a_tier_can_refuse_it(filled: Filled) -> None:
     settings = {**filled.stand.settings, "locality": "public"}
     with (
-        batuta_sql.connect({"sources": {"s": settings}}, tier="private_cloud") as connection,
+        batuta_sql.connect(
+            {"sources": {"s": settings}, **FREE}, tier="private_cloud"
+        ) as connection,
         pytest.raises(batuta_sql.TierRefused),
     ):
         connection.execute(f"SELECT id FROM {filled.stand.name('facts')}")
