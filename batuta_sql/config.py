@@ -315,6 +315,7 @@ class DuckDBSettings(SourceSettings):
 class FilesSettings(SourceSettings):
     kind: Literal["files"]
     path: PathText | None = None
+    storage_options: Options = {}
 
 
 class DeltaSettings(SourceSettings):

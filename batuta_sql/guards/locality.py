@@ -86,7 +86,7 @@ def endpoints(settings: SourceSettings) -> tuple[Endpoint, ...]:
             return _of_paths([settings.path])
         case FilesSettings() | DeltaSettings():
             paths = [settings.path, *(t.path for t in settings.tables.values())]
-            options = settings.storage_options if isinstance(settings, DeltaSettings) else {}
+            options = settings.storage_options
             named = [v.reveal() for k, v in options.items() if "endpoint" in k.lower()]
             return _of_paths(paths, named)
         case AldSettings():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +46,7 @@ from batuta_sql.sources.embedded import (
     estimated,
 )
 from batuta_sql.sources.files import NAN_SAFE, path_literal
+from batuta_sql.sources.object_store import ObjectStore, is_url
 from batuta_sql.sources.parquet_footers import MOST_FILES, is_exact, scanned_bytes, uses_of
 from batuta_sql.sources.partition_pruning import partition_condition
 from batuta_sql.sources.sizes import parsed
@@ -76,6 +77,13 @@ class Delta(EmbeddedSource):
         self._settings = settings
         self._named = {n: t for n, t in settings.tables.items() if t.path is not None}
         self._views = ViewNames()
+        self._store = ObjectStore(
+            name,
+            settings.storage_options,
+            settings.connect_timeout,
+            settings.query_timeout,
+            settings.secrets,
+        )
         self._versions: LRUCache[tuple[str, int], DeltaVersion] = LRUCache(_VERSIONS_KEPT)
         self._versions_lock = threading.Lock()
         if settings.path is None and not self._named:
@@ -95,7 +103,8 @@ class Delta(EmbeddedSource):
     def resolve(self, path: tuple[str, ...]) -> Sequence[TableInfo]:
         asked, version = _split_version(path[-1])
         wanted = (*path[:-1], asked)
-        known = {n: (n,) for n in self._named} | {n: tuple(n.split("/")) for n in self._folders()}
+        names = self._exactly(wanted) or self._folders()
+        known = {n: (n,) for n in self._named} | {n: tuple(n.split("/")) for n in names}
         alike = [n for n, p in known.items() if _fits(p, wanted)]
         for name in alike:
             self._views.tell_apart(n for n in known if n.lower() == name.lower())
@@ -124,10 +133,12 @@ class Delta(EmbeddedSource):
             version=str(found.version),
         )
 
-    def _folders(self) -> dict[str, Path]:
+    def _folders(self) -> Mapping[str, str | Path]:
         """Delta tables below the folder: ``table``, or ``schema/table``."""
         if self._settings.path is None:
             return {}
+        if is_url(self._settings.path):
+            return {n: u for n, u in self._stored(self._settings.path) if n not in self._named}
         folder = Path(self._settings.path)
         if not folder.is_dir():
             raise OperationalError(
@@ -147,9 +158,29 @@ class Delta(EmbeddedSource):
             ) from None
         return {n: p for n, p in found.items() if n not in self._named}
 
+    def _exactly(self, wanted: tuple[str, ...]) -> list[str]:
+        """The table of an object store that is spelt so: nothing else has to be listed for it."""
+        path = self._settings.path
+        if path is None or not is_url(path):
+            return []
+        name = "/".join(wanted)
+        return [name] if self._store.exists(f"{path.rstrip('/')}/{name}/_delta_log") else []
+
+    def _stored(self, folder: str, schema: str = "") -> Iterator[tuple[str, str]]:
+        """Name and URL of the Delta tables below a folder of an object store."""
+        for name, url, is_folder in self._store.entries(folder):
+            if not is_folder or name.startswith((".", "_")):
+                continue
+            if self._store.exists(f"{url}/_delta_log"):
+                yield schema + name, url
+            elif not schema:
+                yield from self._stored(url, f"{name}/")
+
     def _location(self, name: str) -> str:
         if name in self._named:
             return str(self._named[name].path)
+        if self._settings.path is not None and is_url(self._settings.path):
+            return f"{self._settings.path.rstrip('/')}/{name}"
         folder = self._folders().get(name)
         if folder is None:
             raise OperationalError(f'Delta table "{name}" is not there any more', source=self.name)
@@ -195,6 +226,8 @@ class Delta(EmbeddedSource):
         view, number = _split_version(name)
         assert number is not None
         version = self._pinned(self._views.table(view), number)
+        if version.files and is_url(version.files[0]):
+            self._store.attach(self.engine, version.files[0])
         files = self._needed(cursor, version, name, query)
         groups = self._groups(cursor, version, view, files)
         branches = [_branch(version, f"files:{name}", f, mended) for f, mended in groups]

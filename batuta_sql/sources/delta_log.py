@@ -151,6 +151,8 @@ def _check_features(source: str, name: str, table: DeltaTable) -> None:
 
 def _root(source: str, name: str, table: DeltaTable) -> str:
     parts = urllib.parse.urlsplit(table.table_uri)
+    if parts.scheme in ("s3", "s3a"):
+        return urllib.parse.unquote(table.table_uri)
     if parts.scheme not in ("", "file"):
         raise NotSupportedError(
             f'Delta table "{name}" lies on {parts.scheme}://, which is not read yet', source=source
@@ -161,7 +163,7 @@ def _root(source: str, name: str, table: DeltaTable) -> str:
 def _absolute(root: str, path: str) -> str:
     """A file of the table; the log holds its path URL-encoded."""
     plain = urllib.parse.unquote(path.removeprefix("file://"))
-    return plain if plain.startswith("/") else f"{root.rstrip('/')}/{plain}"
+    return plain if plain.startswith("/") or "://" in plain else f"{root.rstrip('/')}/{plain}"
 
 
 def _column(field: dict[str, Any], mode: str, source: str, table: str) -> DeltaColumn:

@@ -17,6 +17,7 @@ import duckdb
 from batuta_sql.config import FilesSettings
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.errors import ConfigError, NotSupportedError, OperationalError
+from batuta_sql.labels import TableLabels
 from batuta_sql.plan.site import (
     Capabilities,
     ColumnInfo,
@@ -33,6 +34,7 @@ from batuta_sql.sources.embedded import (
     estimated,
 )
 from batuta_sql.sources.file_labels import labels_of_files
+from batuta_sql.sources.object_store import ObjectStore, StoredObject, is_url
 from batuta_sql.sources.sizes import parsed
 
 FORMATS = {
@@ -62,15 +64,21 @@ without this, DuckDB skips row groups, and simplifies tests, that a NaN is in.""
 
 @dataclass(frozen=True)
 class FileSet:
-    """The files of one table; folders ``key=value`` are partitions only below ``root``."""
+    """The files of one table; folders ``key=value`` are partitions only below ``root``.
+
+    ``objects``: the same as ``paths``, where they are objects of a store.
+    """
 
     name: str
     format: str
     paths: tuple[str, ...]
     root: str
+    objects: tuple[StoredObject, ...] = ()
 
     @property
     def bytes(self) -> float:
+        if self.objects:
+            return float(sum(o.size for o in self.objects))
         return float(sum(Path(p).stat().st_size for p in self.paths))
 
 
@@ -83,6 +91,13 @@ class Files(EmbeddedSource):
         super().__init__(name, settings.query_timeout)
         self._settings = settings
         self._views = ViewNames()
+        self._store = ObjectStore(
+            name,
+            settings.storage_options,
+            settings.connect_timeout,
+            settings.query_timeout,
+            settings.secrets,
+        )
         self._globs = {n: t.path for n, t in settings.tables.items() if t.path is not None}
         if settings.path is None and not self._globs:
             raise ConfigError(f"sources.{name}: give path, or tables = {{ name = 'glob' }}")
@@ -96,12 +111,13 @@ class Files(EmbeddedSource):
     def list_tables(self) -> Sequence[TableName]:
         names = dict.fromkeys(self._globs)
         names |= dict.fromkeys(self._entries())
+        names |= dict.fromkeys(self._stored())
         return [TableName((n,), "files") for n in sorted(names)]
 
     def resolve(self, path: tuple[str, ...]) -> Sequence[TableInfo]:
         if len(path) > 2 or (len(path) == 2 and path[0].lower() != "main"):
             return []
-        known = [*self._globs, *self._entries()]
+        known = [*self._globs, *self._entries(), *self._stored()]
         alike = [n for n in known if n.lower() == path[-1].lower()]
         self._views.tell_apart(alike)
         names = [n for n in alike if n == path[-1]] or alike
@@ -119,7 +135,9 @@ class Files(EmbeddedSource):
                 statistics = self._statistics(cursor, files, whole)
             except OSError as error:
                 raise self._unreadable(error) from None
-        labels = labels_of_files(files.paths)
+        labels = self._store.labels(files.objects) | (
+            labels_of_files(files.paths) if not files.objects else TableLabels()
+        )
         return TableInfo(
             source=self.name,
             path=(files.name,),
@@ -137,7 +155,7 @@ class Files(EmbeddedSource):
 
         A name given as a glob hides one of the folder's.
         """
-        if self._settings.path is None:
+        if self._settings.path is None or is_url(self._settings.path):
             return {}
         folder = Path(self._settings.path)
         if not folder.is_dir():
@@ -166,17 +184,20 @@ class Files(EmbeddedSource):
         """
         if name in self._globs:
             pattern = str(self._globs[name]).removeprefix("file://")
-            if "://" in pattern:
-                scheme = pattern.partition("://")[0]
-                raise NotSupportedError(
-                    f'table "{name}" lies on {scheme}://, which is not read yet', source=self.name
-                )
+            if is_url(pattern):
+                return self._objects(name, self._store.matching(pattern), _fixed_part(pattern))
             root = _fixed_part(pattern)
             # "*" finds folders too, and what engines leave beside the data (_SUCCESS, _delta_log).
             found = [Path(p) for p in glob.glob(pattern, recursive=True)]
             paths = sorted(str(p) for p in found if p.is_file() and not p.name.startswith("_"))
             if not paths and Path(pattern).is_file():
                 paths = [pattern]
+        elif self._settings.path is not None and is_url(self._settings.path):
+            url, folder = self._stored().get(name, ("", False))
+            if not url:
+                raise OperationalError(f'table "{name}" has no files any more', source=self.name)
+            stored = self._store.below(url) if folder else self._store.matching(url)
+            return self._objects(name, stored, url if folder else url.rpartition("/")[0])
         else:
             entry = self._only(name, self._entries().get(name, []))
             root = str(entry if entry.is_dir() else entry.parent)
@@ -192,12 +213,52 @@ class Files(EmbeddedSource):
         if not paths or not formats:
             raise OperationalError(f'table "{name}" has no files', source=self.name)
         if len(formats) > 1:
-            raise OperationalError(
-                f'table "{name}" mixes files of the formats {", ".join(sorted(formats))}',
-                source=self.name,
-                hint="name them apart with tables = { name = 'glob' }",
-            )
+            raise self._mixed(name, formats)
         return FileSet(name, formats.pop(), tuple(paths), root)
+
+    def _stored(self) -> dict[str, tuple[str, bool]]:
+        """Table names in a folder of an object store, and the URL of each; whether a folder."""
+        path = self._settings.path
+        if path is None or not is_url(path):
+            return {}
+        found: dict[str, tuple[str, bool]] = {}
+        for name, url, folder in self._store.entries(path):
+            if name.startswith((".", "_")):
+                continue
+            if folder:
+                found.setdefault(name, (url, True))
+            elif suffix := suffix_of(name):
+                found.setdefault(name[: -len(suffix)], (url, False))
+        return {n: v for n, v in found.items() if n not in self._globs}
+
+    def _objects(self, name: str, found: Sequence[StoredObject], root: str) -> FileSet:
+        """The objects of a table; those that engines leave beside the data do not count.
+
+        :raises OperationalError: where there are none, or of several formats.
+        """
+        wanted = [
+            o
+            for o in found
+            if suffix_of(o.url) and not o.url.rpartition("/")[2].startswith((".", "_"))
+        ]
+        formats = {FORMATS[s] for o in wanted if (s := suffix_of(o.url))}
+        if not formats:
+            raise OperationalError(f'table "{name}" has no files', source=self.name)
+        if len(formats) > 1:
+            raise self._mixed(name, formats)
+        if formats == {"arrow"}:
+            raise NotSupportedError(
+                f'table "{name}": Arrow files are not read from object stores', source=self.name
+            )
+        self._store.attach(self.engine, wanted[0].url)
+        return FileSet(name, formats.pop(), tuple(o.url for o in wanted), root, tuple(wanted))
+
+    def _mixed(self, name: str, formats: set[str]) -> OperationalError:
+        return OperationalError(
+            f'table "{name}" mixes files of the formats {", ".join(sorted(formats))}',
+            source=self.name,
+            hint="name them apart with tables = { name = 'glob' }",
+        )
 
     def _only(self, name: str, entries: Sequence[Path]) -> Path:
         match entries:

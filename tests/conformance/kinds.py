@@ -14,5 +14,7 @@ OPENERS: Mapping[str, Opener] = {
     "files": embedded.parquet,
     "delta": embedded.delta,
     "ald": embedded.ald,
+    "files on S3": embedded.s3,
+    "delta on S3": embedded.delta_s3,
     "snowflake": snowflake.snowflake,
 }

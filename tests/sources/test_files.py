@@ -260,8 +260,8 @@ def test_a_stem_of_two_files_is_refused(tmp_path: Path, opened: Opened) -> None:
 
 
 def test_a_url_is_refused_as_such(opened: Opened) -> None:
-    connection = opened(kind="files", tables={"t": "s3://bucket/x.parquet"})
-    with pytest.raises(batuta_sql.NotSupportedError, match="s3://"):
+    connection = opened(kind="files", tables={"t": "gs://bucket/x.parquet"})
+    with pytest.raises(batuta_sql.NotSupportedError, match="gs://"):
         rows_of(connection, "SELECT * FROM s.t")
 
 

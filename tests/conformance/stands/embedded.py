@@ -13,6 +13,7 @@ import duckdb
 
 from batuta_sql.sources.ald_format import write_ald
 from tests.conformance.stand import Stand, Table
+from tests.emulators.aws_process import aws_emulator
 
 _NO_CANCEL = "the answer is there before a cancellation could come"
 _NO_STREAM = "there is no connection that could break"
@@ -132,3 +133,51 @@ def ald(folder: Path, fixture: Any) -> Iterator[Stand]:
         types={"UUID": "VARCHAR", "JSON": "VARCHAR"},
         limits={"mid-stream error": _NO_STREAM},
     )
+
+
+@contextmanager
+def s3(folder: Path, fixture: Any) -> Iterator[Stand]:
+    """Parquet files in a bucket: DuckDB reads them by range."""
+    with aws_emulator(folder) as aws:
+        store = aws.filesystem()
+        store.mkdir("lake")
+
+        def load(truth: duckdb.DuckDBPyConnection, table: Table) -> None:
+            path = folder / f"{table.name}.parquet"
+            truth.execute(f"COPY \"{table.name}\" TO '{path}' (FORMAT parquet)")
+            store.put(str(path), f"lake/data/{table.name}.parquet")
+
+        yield Stand(
+            kind="files on S3",
+            settings={
+                "kind": "files",
+                "path": "s3://lake/data",
+                "storage_options": aws.storage_options,
+            },
+            prefix=(),
+            load=load,
+            limits={"mid-stream error": "tests/sources/test_object_store.py has its own"},
+        )
+
+
+@contextmanager
+def delta_s3(folder: Path, fixture: Any) -> Iterator[Stand]:
+    """Delta tables in a bucket: deltalake reads the log, DuckDB the files by range."""
+    with aws_emulator(folder) as aws:
+        aws.filesystem().mkdir("lake")
+        options = aws.storage_options
+
+        def load(truth: duckdb.DuckDBPyConnection, table: Table) -> None:
+            rows = truth.sql(f'FROM "{table.name}"').to_arrow_table()
+            unsafe = {**options, "AWS_S3_ALLOW_UNSAFE_RENAME": "true"}
+            target = f"s3://lake/delta/{table.name}"
+            deltalake.write_deltalake(target, rows, storage_options=unsafe)
+
+        yield Stand(
+            kind="delta on S3",
+            settings={"kind": "delta", "path": "s3://lake/delta", "storage_options": options},
+            prefix=(),
+            load=load,
+            types={"TIME": None, "UUID": None, "JSON": "VARCHAR"},
+            limits={"mid-stream error": "tests/sources/test_object_store.py has its own"},
+        )
