@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from batuta_sql.demo.postgres_server import PostgresServer
+from tests.emulators import databricks as databricks_emulator
 
 ROOT = Path(__file__).parent.parent
 """The repository."""
@@ -41,6 +42,15 @@ def postgres_uri(postgres: PostgresServer) -> Iterator[str]:
     """The URI of an empty PostgreSQL database for this test alone."""
     with postgres.database() as uri:
         yield uri
+
+
+@pytest.fixture(scope="session")
+def databricks(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[databricks_emulator.Workspace]:
+    """A Databricks workspace with a SQL warehouse and the catalog ``lab``."""
+    with databricks_emulator.workspace(tmp_path_factory.mktemp("databricks")) as workspace:
+        yield workspace
 
 
 def pytest_report_header() -> list[str]:

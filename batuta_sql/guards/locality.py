@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from batuta_sql.config import (
     AldSettings,
     BigQuerySettings,
-    DatabricksSettings,
     DeltaSettings,
     DuckDBSettings,
     FilesSettings,
@@ -29,8 +28,9 @@ from batuta_sql.config import (
     SnowflakeSettings,
     SourceSettings,
     SQLiteSettings,
-    UnitySettings,
+    WorkspaceSettings,
 )
+from batuta_sql.databrickscfg import workspace_of
 
 RANKS: Mapping[Locality, int] = {"local": 0, "private": 1, "vpc": 2, "public": 3}
 """From the nearest to the farthest."""
@@ -95,8 +95,10 @@ def endpoints(settings: SourceSettings) -> tuple[Endpoint, ...]:
             return (_of_url(host, settings.port),)
         case SnowflakeSettings(account=str(account)):
             return (Endpoint(f"{account}.snowflakecomputing.com", 443),)
-        case DatabricksSettings(host=str(host)) | UnitySettings(host=host):
-            return (_of_url(host),)
+        case WorkspaceSettings(host=None, profile=None):
+            return (Endpoint(),)
+        case WorkspaceSettings():
+            return (_of_url(workspace_of(settings).host),)
         case BigQuerySettings():
             return (_of_url(settings.endpoint or "bigquery.googleapis.com"),)
         case GlueSettings():

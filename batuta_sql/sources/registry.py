@@ -15,9 +15,10 @@ _KINDS = {
     "files": ("batuta_sql.sources.files", "Files"),
     "delta": ("batuta_sql.sources.delta", "Delta"),
     "ald": ("batuta_sql.sources.ald", "Ald"),
+    "databricks": ("batuta_sql.sources.databricks", "Databricks"),
 }
 _PLANNED = frozenset(
-    {"snowflake", "databricks", "bigquery", "unity", "glue", "iceberg", "huggingface"}
+    {"snowflake", "bigquery", "unity", "glue", "iceberg", "huggingface"}
 )
 ENTRY_POINT_GROUP = "batuta_sql.sources"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tests.conformance.stand import Opener
-from tests.conformance.stands import embedded, postgresql
+from tests.conformance.stands import databricks, embedded, postgresql
 
 OPENERS: Mapping[str, Opener] = {
     "postgresql": postgresql.postgresql,
@@ -14,4 +14,5 @@ OPENERS: Mapping[str, Opener] = {
     "files": embedded.parquet,
     "delta": embedded.delta,
     "ald": embedded.ald,
+    "databricks": databricks.databricks,
 }

@@ -1,0 +1,42 @@
+"""Databricks SQL: minilake with what it lacks supplied (``tests/emulators/databricks_server.py``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from tests.conformance.stand import Stand, Table
+from tests.emulators.databricks import CATALOG, Workspace
+
+
+@contextmanager
+def databricks(folder: Path, fixture: Any) -> Iterator[Stand]:
+    server: Workspace = fixture("databricks")
+    schema = server.new_schema()
+
+    def load(truth: duckdb.DuckDBPyConnection, table: Table) -> None:
+        file = folder / f"{table.name}.parquet"
+        truth.execute(f"COPY \"{table.name}\" TO '{file}' (FORMAT parquet)")
+        # Names in the Unity Catalog are in lower case.
+        name = f'"{CATALOG}"."{schema}"."{table.name.lower()}"'
+        shown = ", ".join(f'CAST("{n}" AS {STORED.get(t, t)}) AS "{n}"' for n, t in table.columns)
+        server.run(f"CREATE TABLE {name} AS SELECT {shown} FROM read_parquet('{file}')")
+
+    settings = server.settings()
+    yield Stand(
+        kind="databricks",
+        settings=settings,
+        prefix=(CATALOG, schema),
+        load=load,
+        run=server.run,
+        types={"TIME": None, "UUID": None, "JSON": "VARCHAR"},
+        address=server.url,
+        settings_at=lambda through: {**settings, "host": through.replace("//@", "//")},
+    )
+
+
+STORED = {"JSON": "VARCHAR"}
