@@ -61,7 +61,9 @@ class UnityCatalog:
                 return self._those([(self.catalog(), self._schema.lower(), table)])
             case (table,):
                 catalog = self.catalog()
-                return self._those([(catalog, s, table) for s in self._schemas_with(catalog, table)])
+                return self._those(
+                    [(catalog, s, table) for s in self._schemas_with(catalog, table)]
+                )
         return []
 
     def catalog(self) -> str:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import tenacity
 
 from batuta_sql.databrickscfg import WorkspaceLogin, workspace_of
-from batuta_sql.errors import ConfigError, Error, OperationalError, QueryCancelled
-from batuta_sql.secrets import redact
+from batuta_sql.errors import ConfigError, OperationalError, QueryCancelled
+from batuta_sql.secrets import HIDDEN, redact
 
 if TYPE_CHECKING:
     import httpx
@@ -104,6 +104,13 @@ def _keep_signatures_out_of_logs() -> None:
     logging.getLogger("httpx").addFilter(_FILTER)
 
 
+class _Hidden(set[str]):
+    """Secret values that were used, to be taken out of messages."""
+
+    def __repr__(self) -> str:
+        return HIDDEN
+
+
 @dataclass(frozen=True)
 class _Bearer:
     value: str = field(repr=False)
@@ -124,7 +131,7 @@ class Workspace:
         self._login: WorkspaceLogin | None = None
         self._renewing = threading.Lock()
         self._bearer: _Bearer | None = None
-        self._seen: set[str] = set()
+        self._seen = _Hidden()
 
     @property
     def login(self) -> WorkspaceLogin:
@@ -367,8 +374,3 @@ def refuse_if(stop: threading.Event, source: str) -> None:
     """:raises QueryCancelled: once ``stop`` is set."""
     if stop.is_set():
         raise QueryCancelled("the query was cancelled", source=source)
-
-
-def as_error(error: BaseException, source: str) -> Error:
-    """Any failure as one of ours."""
-    return error if isinstance(error, Error) else OperationalError(str(error), source=source)

@@ -114,7 +114,9 @@ class Statement:
             self._send_cancel()
         left = None if self.timeout is None else self.timeout - (time.monotonic() - started)
         waiting = tenacity.Retrying(
-            wait=tenacity.wait_exponential_jitter(multiplier=0.05, max=5, exp_base=1.6, jitter=0.05),
+            wait=tenacity.wait_exponential_jitter(
+                multiplier=0.05, max=5, exp_base=1.6, jitter=0.05
+            ),
             stop=_after(left) | tenacity.stop_when_event_set(self.stop),
             retry=tenacity.retry_if_result(lambda a: _state(a) in _RUNNING),
             sleep=tenacity.sleep_using_event(self.stop),
@@ -374,7 +376,9 @@ class StatementReader:
 
     def _fetched(self, index: int) -> pa.Table:
         link = self._link(index)
-        if link.url.startswith("http:") and self._statement.workspace.login.host.startswith("https"):
+        if link.url.startswith("http:") and self._statement.workspace.login.host.startswith(
+            "https"
+        ):
             raise OperationalError("a link to a result without TLS", source=self._source)
         data = self._downloaded(link)
         try:
@@ -403,7 +407,9 @@ class StatementReader:
         except (httpx.HTTPError, httpx.StreamError, RuntimeError) as error:
             refuse_if(self._stop, self._source)
             # The message could have the link in it.
-            raise _Passing(f"the connection to the storage broke ({type(error).__name__})") from None
+            raise _Passing(
+                f"the connection to the storage broke ({type(error).__name__})"
+            ) from None
         return b"".join(pieces)
 
     @staticmethod

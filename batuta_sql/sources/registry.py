@@ -17,9 +17,7 @@ _KINDS = {
     "ald": ("batuta_sql.sources.ald", "Ald"),
     "databricks": ("batuta_sql.sources.databricks", "Databricks"),
 }
-_PLANNED = frozenset(
-    {"snowflake", "bigquery", "unity", "glue", "iceberg", "huggingface"}
-)
+_PLANNED = frozenset({"snowflake", "bigquery", "unity", "glue", "iceberg", "huggingface"})
 ENTRY_POINT_GROUP = "batuta_sql.sources"
 
 

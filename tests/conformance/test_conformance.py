@@ -182,7 +182,8 @@ def test_an_answer_that_breaks_off_is_an_error(filled: Filled, fault: str) -> No
     with Proxy(filled.stand.address) as proxy:
         settings = {**filled.stand.settings_at(proxy.uri), "query_timeout": 20}
         with batuta_sql.connect(
-            {"sources": {"s": settings}, "cost": {"on_unknown": "allow"}}) as connection:
+            {"sources": {"s": settings}, "cost": {"on_unknown": "allow"}}
+        ) as connection:
             assert connection.execute(f"SELECT count(*) FROM {name}").fetchone() == (
                 tables.BIG_ROWS,
             )
@@ -250,7 +251,8 @@ def test_an_estimate_is_made_and_is_never_zero_for_not_known(filled: Filled) -> 
 def test_labels_of_the_configuration_are_carried(filled: Filled) -> None:
     settings = {**filled.stand.settings, "labels": ["origin:test"]}
     with batuta_sql.connect(
-            {"sources": {"s": settings}, "cost": {"on_unknown": "allow"}}) as connection:
+        {"sources": {"s": settings}, "cost": {"on_unknown": "allow"}}
+    ) as connection:
         cursor = connection.execute(f"SELECT id FROM {filled.stand.name('facts')} WHERE id = 1")
         assert cursor.labels["id"].direct == {"origin:test"}
 
@@ -259,7 +261,8 @@ def test_a_tier_can_refuse_it(filled: Filled) -> None:
     settings = {**filled.stand.settings, "locality": "public"}
     with (
         batuta_sql.connect(
-            {"sources": {"s": settings}, "cost": {"on_unknown": "allow"}}, tier="private_cloud") as connection,
+            {"sources": {"s": settings}, "cost": {"on_unknown": "allow"}}, tier="private_cloud"
+        ) as connection,
         pytest.raises(batuta_sql.TierRefused),
     ):
         connection.execute(f"SELECT id FROM {filled.stand.name('facts')}")

@@ -35,14 +35,14 @@ os.environ |= {
     "MINILAKE_SPARK_PREWARM": "0",
 }
 
-import pyarrow as pa  # noqa: E402
-import sqlglot  # noqa: E402
-import uvicorn  # noqa: E402
-from fastapi import APIRouter, Request  # noqa: E402
-from fastapi.responses import JSONResponse, Response  # noqa: E402
-from minilake.app import create_app, get_duckdb_pool  # noqa: E402
-from minilake.errors import DatabricksError  # noqa: E402
-from minilake.services import sql_statements, sql_warehouses, unity_catalog  # noqa: E402
+import pyarrow as pa
+import sqlglot
+import uvicorn
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from minilake.app import create_app, get_duckdb_pool
+from minilake.errors import DatabricksError
+from minilake.services import sql_statements, sql_warehouses, unity_catalog
 
 TOKEN = "dapi-0123456789abcdef"
 CLIENT = ("principal", "m2m-secret")
@@ -439,9 +439,8 @@ class Misbehaving:
             return await self.app(scope, receive, send)
         headers = {k.decode().lower(): v.decode() for k, v in scope["headers"]}
         path, line = scope["path"], f"{scope['method']} {scope['path']}"
-        WORLD.requests.append(
-            {"line": line, "query": scope["query_string"].decode(), "headers": headers}
-        )
+        record = {"line": line, "query": scope["query_string"].decode(), "headers": headers}
+        WORLD.requests.append(record)
         fault = next((f for f in WORLD.faults if re.search(f["on"], line) and f["times"] > 0), None)
         if fault is not None and fault.get("after", 0) > 0:
             fault["after"] -= 1
@@ -458,6 +457,7 @@ class Misbehaving:
         if path.startswith("/api/"):
             known = WORLD.tokens.get(headers.get("authorization", "").removeprefix("Bearer "), 0.0)
             if known <= time.time():
+                record["status"] = 401
                 told = {"error_code": "401", "message": "Credential was not sent or is wrong"}
                 return await JSONResponse(told, 401)(scope, receive, send)
         return await self.app(scope, receive, send)

@@ -26,7 +26,7 @@ def databricks(folder: Path, fixture: Any) -> Iterator[Stand]:
         shown = ", ".join(f'CAST("{n}" AS {STORED.get(t, t)}) AS "{n}"' for n, t in table.columns)
         server.run(f"CREATE TABLE {name} AS SELECT {shown} FROM read_parquet('{file}')")
 
-    settings = server.settings()
+    settings = server.settings(pricing={"usd_per_dbu": 0.7})
     yield Stand(
         kind="databricks",
         settings=settings,
