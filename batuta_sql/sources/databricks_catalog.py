@@ -6,10 +6,14 @@ are in lower case and match without it.
 
 from __future__ import annotations
 
+import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+from cachetools import TTLCache
 
 from batuta_sql.config import WorkspaceSettings
 from batuta_sql.errors import OperationalError
@@ -34,6 +38,11 @@ _KINDS = {
 }
 _VIEWS = frozenset({"VIEW", "MATERIALIZED_VIEW", "METRIC_VIEW"})
 
+_TAGS_BELIEVED_SECONDS = 60.0
+
+Tags = frozenset[str]
+"""Labels that tags became."""
+
 Record = Mapping[str, Any]
 """A table as the REST interface tells it."""
 
@@ -46,6 +55,10 @@ class UnityCatalog:
         self._settings = settings
         self._schema: str | None = getattr(settings, "schema_", None)
         self._default: str | None = None
+        self._tags: TTLCache[str, tuple[Tags, dict[str, Tags]]] = TTLCache(
+            4096, _TAGS_BELIEVED_SECONDS, timer=time.monotonic
+        )
+        self._tags_lock = threading.Lock()
 
     # --- names ---------------------------------------------------------------------------------
 
@@ -76,7 +89,7 @@ class UnityCatalog:
         return self._default
 
     def _schemas_with(self, catalog: str, table: str) -> list[str]:
-        """The schemas that have a table called ``table``; one request, where the workspace has it."""
+        """The schemas that may have a table called ``table``."""
         try:
             found = self._summaries(catalog, {"table_name_pattern": _like(table)})
         except RestError as error:
@@ -148,7 +161,7 @@ class UnityCatalog:
     # --- views ---------------------------------------------------------------------------------
 
     def bases(self, record: Record) -> tuple[BaseTable, ...]:
-        """The tables behind a view, through other views too; looked at only where labels need it."""
+        """The tables behind a view, through other views too; only where labels need them."""
         if record.get("table_type") not in _VIEWS or not tables_are_labelled(self._settings):
             return ()
         reached: dict[str, None] = {}
@@ -174,14 +187,26 @@ class UnityCatalog:
 
     # --- tags ----------------------------------------------------------------------------------
 
-    def tags(self, record: Record) -> tuple[frozenset[str], dict[str, frozenset[str]]]:
+    def tags(self, record: Record) -> tuple[Tags, dict[str, Tags]]:
         """Labels from the tags of a table with its schema and catalog, and of each column.
+
+        They take a request each, so an answer is believed for a minute.
 
         :raises OperationalError: where tags are wanted and cannot be read: it is not known then
             what the table holds.
         """
         if not self._settings.tags:
             return frozenset(), {}
+        key = ".".join(path_of(record)) + f" {record.get('updated_at')}"
+        with self._tags_lock:
+            known = self._tags.get(key)
+        if known is None:
+            known = self._asked_tags(record)
+            with self._tags_lock:
+                self._tags[key] = known
+        return known
+
+    def _asked_tags(self, record: Record) -> tuple[Tags, dict[str, Tags]]:
         catalog, schema, _ = path = path_of(record)
         full = ".".join(path)
         columns = [str(c["name"]) for c in record.get("columns") or ()]

@@ -29,7 +29,7 @@ _OFFSET = re.compile(r"([+-]\d{2}):?(\d{2})?$")
 
 
 def capabilities() -> Capabilities:
-    """Subqueries in expressions are not pushed: which correlated ones run depends on the version."""
+    """Without subqueries in expressions: which correlated ones run depends on the version."""
     return Capabilities(
         dialect="databricks",
         translator=DatabricksTranslator(),

@@ -16,8 +16,9 @@ _KINDS = {
     "delta": ("batuta_sql.sources.delta", "Delta"),
     "ald": ("batuta_sql.sources.ald", "Ald"),
     "databricks": ("batuta_sql.sources.databricks", "Databricks"),
+    "unity": ("batuta_sql.sources.unity", "Unity"),
 }
-_PLANNED = frozenset({"snowflake", "bigquery", "unity", "glue", "iceberg", "huggingface"})
+_PLANNED = frozenset({"snowflake", "bigquery", "glue", "iceberg", "huggingface"})
 ENTRY_POINT_GROUP = "batuta_sql.sources"
 
 

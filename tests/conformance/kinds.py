@@ -15,4 +15,5 @@ OPENERS: Mapping[str, Opener] = {
     "delta": embedded.delta,
     "ald": embedded.ald,
     "databricks": databricks.databricks,
+    "unity": databricks.unity,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,22 @@ class Workspace:
         name = f"s{next(_numbers)}"
         self.ask("POST", "/api/2.1/unity-catalog/schemas", {"name": name, "catalog_name": CATALOG})
         return name
+
+    def register(
+        self, schema: str, name: str, location: Path | str, columns: Mapping[str, str] = {}, **more: Any
+    ) -> None:
+        """Registers the Delta table at ``location`` in the catalog ``lab``."""
+        told = [{"name": n, "type_text": t, "position": i} for i, (n, t) in enumerate(columns.items())]
+        body = {
+            "name": name,
+            "catalog_name": CATALOG,
+            "schema_name": schema,
+            "table_type": "EXTERNAL",
+            "data_source_format": "DELTA",
+            "storage_location": str(location),
+            "columns": told,
+        }
+        self.ask("POST", "/api/2.1/unity-catalog/tables", body | more)
 
     def run(self, sql: str) -> Any:
         """Runs a statement of the DuckDB behind minilake."""

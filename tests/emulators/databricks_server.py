@@ -3,8 +3,8 @@
 Runs in the emulator's own environment: ``python databricks_server.py PORT``. From minilake itself are
 the Unity Catalog, warehouses, query history, and the DuckDB that holds the tables. Supplied here:
 
-- statements that run beside the request (minilake answers only when they have ended, and a cancel
-  cannot reach it), read as Databricks SQL (by sqlglot; minilake reads DuckDB's), with results as
+- statements that run beside the request (minilake answers only when they have ended, and no cancel
+  can reach it), read as Databricks SQL (by sqlglot; minilake reads DuckDB's), with results as
   Arrow of the right types (minilake's go through Python values, decimals and dates as text), in
   parts behind links that expire;
 - logins: a personal token, OAuth from machine to machine; minilake takes any;
@@ -272,6 +272,8 @@ async def columns_in_databricks_words(*name: str) -> list[dict[str, Any]]:
 
 
 unity_catalog._duckdb_columns = columns_in_databricks_words
+# The Unity Catalog takes names with letters of any language; minilake only those of English.
+unity_catalog.validate_identifier = lambda name, kind: name
 for alias, kind in (("TIMESTAMP", "TIMESTAMPTZ"), ("TIMESTAMP_NTZ", "TIMESTAMP")):
     scalars = sys.modules["minilake.uc_types"]._SCALARS
     scalars[alias] = (kind, *scalars[alias][1:])

@@ -1,4 +1,4 @@
-"""Databricks SQL: minilake with what it lacks supplied (``tests/emulators/databricks_server.py``)."""
+"""Databricks SQL and the Unity Catalog: minilake, as ``databricks_server.py`` completes it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import deltalake
 import duckdb
 
 from tests.conformance.stand import Stand, Table
 from tests.emulators.databricks import CATALOG, Workspace
+
+STORED = {"JSON": "VARCHAR"}
 
 
 @contextmanager
@@ -39,4 +42,25 @@ def databricks(folder: Path, fixture: Any) -> Iterator[Stand]:
     )
 
 
-STORED = {"JSON": "VARCHAR"}
+
+
+@contextmanager
+def unity(folder: Path, fixture: Any) -> Iterator[Stand]:
+    """Delta tables on this machine, found through the catalog."""
+    server: Workspace = fixture("databricks")
+    schema = server.new_schema()
+
+    def load(truth: duckdb.DuckDBPyConnection, table: Table) -> None:
+        place = folder / table.name
+        rows = truth.sql(f'FROM "{table.name}"').to_arrow_table()
+        deltalake.write_deltalake(str(place), rows)
+        server.register(schema, table.name.lower(), place)
+
+    yield Stand(
+        kind="unity",
+        settings={**server.settings(kind="unity"), "warehouse_id": None},
+        prefix=(CATALOG, schema),
+        load=load,
+        types={"TIME": None, "UUID": None, "JSON": "VARCHAR"},
+        limits={"mid-stream error": "there is no connection that could break"},
+    )
