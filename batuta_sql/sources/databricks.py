@@ -23,15 +23,12 @@ from batuta_sql.sources.databricks_catalog import (
     Record,
     UnityCatalog,
     at_once,
-    path_of,
     table_info,
 )
 from batuta_sql.sources.databricks_rest import Workspace
 from batuta_sql.sources.databricks_sql import capabilities
 from batuta_sql.sources.databricks_statements import Statement, StatementSnapshot
 from batuta_sql.sources.databricks_warehouse import Warehouse
-
-_WITHOUT_SIZES = frozenset({"VIEW", "METRIC_VIEW", "FOREIGN"})
 
 
 class Databricks:
@@ -63,11 +60,10 @@ class Databricks:
         return found
 
     def _described(self, record: Record) -> TableInfo:
-        has_sizes = record.get("table_type") not in _WITHOUT_SIZES
         return table_info(
             self.name,
             record,
-            **({"statistics": self._warehouse.statistics(path_of(record))} if has_sizes else {}),
+            statistics=self._warehouse.statistics(record),
             bases=self._catalog.bases(record),
             tags=self._catalog.tags(record),
         )

@@ -9,15 +9,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cachetools import TTLCache
+
 from batuta_sql.errors import Error, OperationalError
 from batuta_sql.plan.site import Statistics
 from batuta_sql.plan.translate import quoted_table
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, Usage
+from batuta_sql.sources.databricks_catalog import path_of
 from batuta_sql.sources.databricks_rest import Workspace
 from batuta_sql.sources.databricks_statements import Statement
 from batuta_sql.sources.sizes import delivered_bytes, known_rows, parsed
 
 _BELIEVED_SECONDS = 15.0
+_SIZES_BELIEVED_SECONDS = 60.0
+_METADATA_SECONDS = 10.0
+_WITHOUT_SIZES = frozenset({"VIEW", "METRIC_VIEW", "FOREIGN"})
 _SECONDS_OF_A_STATEMENT = 1.0
 BYTES_PER_SECOND_OF_A_WORKER = 100e6
 """A guess at what one worker reads of a Delta table; past runs correct it (``guards.learning``)."""
@@ -52,6 +58,9 @@ class Warehouse:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._known: tuple[float, WarehouseState] | None = None
+        self._sizes: TTLCache[tuple[str, ...], Statistics] = TTLCache(
+            4096, _SIZES_BELIEVED_SECONDS, timer=time.monotonic
+        )
 
     def state(self) -> WarehouseState | None:
         """What the workspace tells of it; None where it does not. Starts nothing."""
@@ -69,22 +78,33 @@ class Warehouse:
 
     def row(self, sql: str) -> dict[str, Any]:
         """The first row of a small statement, by column; every value is a text or None."""
-        body = {"disposition": "INLINE", "format": "JSON_ARRAY", "wait_timeout": "30s"}
-        answer = Statement(self._workspace, sql, body, self._timeout or 60.0).run()
+        seconds = min(self._timeout or _METADATA_SECONDS, _METADATA_SECONDS)
+        body = {"disposition": "INLINE", "format": "JSON_ARRAY", "wait_timeout": "5s"}
+        answer = Statement(self._workspace, sql, body, seconds).run()
         columns = ((answer.get("manifest") or {}).get("schema") or {}).get("columns") or ()
         rows = (answer.get("result") or {}).get("data_array") or [[]]
         return dict(zip((c["name"] for c in columns), rows[0], strict=False))
 
     # --- sizes ---------------------------------------------------------------------------------
 
-    def statistics(self, path: tuple[str, ...]) -> Statistics:
+    def statistics(self, record: Mapping[str, Any]) -> Statistics:
         """Rows and bytes of a table from its last ANALYZE, else its bytes from its Delta log.
 
         Asked only of a warehouse that runs: another one would be started, and bill, for it.
         """
         state = self.state()
-        if state is None or not state.running:
+        if record.get("table_type") in _WITHOUT_SIZES or state is None or not state.running:
             return Statistics()
+        path = path_of(record)
+        with self._lock:
+            known = self._sizes.get(path)
+        if known is None:
+            known = self._asked(path)
+            with self._lock:
+                self._sizes[path] = known
+        return known
+
+    def _asked(self, path: tuple[str, ...]) -> Statistics:
         name = quoted_table(path).sql("databricks")
         try:
             described = self.row(f"DESCRIBE TABLE EXTENDED {name} AS JSON")

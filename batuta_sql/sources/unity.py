@@ -118,7 +118,7 @@ class Unity(DeltaReader):
             return table_info(
                 self.name,
                 record,
-                statistics=self._warehouse.statistics(path),
+                statistics=self._warehouse.statistics(record),
                 bases=self._catalog.bases(record),
                 tags=tags,
             )

@@ -50,10 +50,17 @@ class Workspace:
         return name
 
     def register(
-        self, schema: str, name: str, location: Path | str, columns: Mapping[str, str] = {}, **more: Any
+        self,
+        schema: str,
+        name: str,
+        location: Path | str,
+        columns: Mapping[str, str] = {},
+        **more: Any,
     ) -> None:
         """Registers the Delta table at ``location`` in the catalog ``lab``."""
-        told = [{"name": n, "type_text": t, "position": i} for i, (n, t) in enumerate(columns.items())]
+        told = [
+            {"name": n, "type_text": t, "position": i} for i, (n, t) in enumerate(columns.items())
+        ]
         body = {
             "name": name,
             "catalog_name": CATALOG,

@@ -42,8 +42,6 @@ def databricks(folder: Path, fixture: Any) -> Iterator[Stand]:
     )
 
 
-
-
 @contextmanager
 def unity(folder: Path, fixture: Any) -> Iterator[Stand]:
     """Delta tables on this machine, found through the catalog."""
