@@ -359,7 +359,9 @@ class WorkspaceSettings(SourceSettings):
 
 class DatabricksSettings(WorkspaceSettings):
     """:param driver: what the ADBC driver manager calls its driver, for ``transport = "adbc"``.
-    :param options: further options of the ADBC driver, any of which may be a secret.
+    :param options: further options of the ADBC driver, any of which may be a secret; with ``uri``
+        among them these alone.
+    :param cluster_id: the cluster, for ``transport = "spark_connect"``.
     """
 
     bills: ClassVar[bool] = True
@@ -368,6 +370,7 @@ class DatabricksSettings(WorkspaceSettings):
     transport: Literal["statement_api", "adbc", "spark_connect"] = "statement_api"
     driver: str = "databricks"
     options: Options = {}
+    cluster_id: str | None = None
 
 
 class BigQuerySettings(SourceSettings):

@@ -13,6 +13,7 @@ import pytest
 
 from batuta_sql.demo.postgres_server import PostgresServer
 from tests.emulators import databricks as databricks_emulator
+from tests.emulators.process import Emulator, running
 
 ROOT = Path(__file__).parent.parent
 """The repository."""
@@ -51,6 +52,19 @@ def databricks(
     """A Databricks workspace with a SQL warehouse and the catalog ``lab``."""
     with databricks_emulator.workspace(tmp_path_factory.mktemp("databricks")) as workspace:
         yield workspace
+
+
+@pytest.fixture(scope="session")
+def spark_connect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """A Spark Connect server (Sail), whose catalog is called ``lab`` too."""
+    catalog = '[{name="lab", type="memory", initial_database=["default"]}]'
+    with running(
+        "spark",
+        lambda port: ["-m", "pysail", "spark", "server", "--port", str(port)],
+        tmp_path_factory.mktemp("spark"),
+        environment={"SAIL_CATALOG__LIST": catalog, "SAIL_CATALOG__DEFAULT_CATALOG": "lab"},
+    ) as emulator:
+        yield emulator
 
 
 def pytest_report_header() -> list[str]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from batuta_sql.config import (
     AldSettings,
     BigQuerySettings,
+    DatabricksSettings,
     DeltaSettings,
     DuckDBSettings,
     FilesSettings,
@@ -95,10 +96,8 @@ def endpoints(settings: SourceSettings) -> tuple[Endpoint, ...]:
             return (_of_url(host, settings.port),)
         case SnowflakeSettings(account=str(account)):
             return (Endpoint(f"{account}.snowflakecomputing.com", 443),)
-        case WorkspaceSettings(host=None, profile=None):
-            return (Endpoint(),)
         case WorkspaceSettings():
-            return (_of_url(workspace_of(settings).host),)
+            return _of_workspace(settings)
         case BigQuerySettings():
             return (_of_url(settings.endpoint or "bigquery.googleapis.com"),)
         case GlueSettings():
@@ -165,6 +164,19 @@ def _of_libpq(host: str, port: str) -> Endpoint:
         # Without a host libpq dials a socket, in a folder that it was built with.
         return Endpoint(port=number, socket=host or "/var/run/postgresql")
     return Endpoint(host, number)
+
+
+# --- Databricks --------------------------------------------------------------------------------
+
+
+def _of_workspace(settings: WorkspaceSettings) -> tuple[Endpoint, ...]:
+    """The workspace's address, and that of the ADBC driver where it has one of its own."""
+    found: list[Endpoint] = []
+    if settings.host is not None or settings.profile is not None:
+        found.append(_of_url(workspace_of(settings).host))
+    if isinstance(settings, DatabricksSettings) and "uri" in settings.options:
+        found.append(_of_url(settings.options["uri"].reveal()))
+    return tuple(found) or (Endpoint(),)
 
 
 # --- paths and URLs ----------------------------------------------------------------------------

@@ -16,9 +16,11 @@ from batuta_sql.sources.base import (
     FragmentQuery,
     Snapshot,
     SourceEstimate,
+    Statistics,
     TableInfo,
     TableName,
 )
+from batuta_sql.sources.databricks_adbc import AdbcTransport, SparkCatalog
 from batuta_sql.sources.databricks_catalog import (
     Record,
     UnityCatalog,
@@ -41,8 +43,14 @@ class Databricks:
         self.name = name
         self._settings = settings
         self._workspace = Workspace(name, settings)
-        self._catalog = UnityCatalog(self._workspace, settings)
         self._warehouse = Warehouse(self._workspace, settings.query_timeout)
+        self._adbc: AdbcTransport | None = None
+        if settings.transport != "statement_api":
+            self._adbc = AdbcTransport(name, settings, self._workspace)
+        self._catalog: UnityCatalog | SparkCatalog = UnityCatalog(self._workspace, settings)
+        if self._adbc is not None and settings.host is None and settings.profile is None:
+            self._catalog = SparkCatalog(self._adbc, settings)
+        self._has_warehouse = settings.transport != "spark_connect"
 
     @property
     def query_timeout(self) -> float | None:
@@ -60,18 +68,23 @@ class Databricks:
         return found
 
     def _described(self, record: Record) -> TableInfo:
+        sizes = self._warehouse.statistics(record) if self._has_warehouse else Statistics()
         return table_info(
             self.name,
             record,
-            statistics=self._warehouse.statistics(record),
+            statistics=sizes,
             bases=self._catalog.bases(record),
             tags=self._catalog.tags(record),
         )
 
     def estimate(self, query: FragmentQuery) -> SourceEstimate:
-        return self._warehouse.estimate(query)
+        if self._has_warehouse:
+            return self._warehouse.estimate(query)
+        return SourceEstimate(rows=query.rows, basis="a cluster tells no sizes beforehand")
 
     def open(self, readers: int = 1) -> Snapshot:
+        if self._adbc is not None:
+            return self._adbc.open()
         billed = self._warehouse.usage if self._settings.pricing.charges else lambda _: None
         return StatementSnapshot(self._statement, self._settings.max_connections, billed)
 
@@ -89,4 +102,6 @@ class Databricks:
         return Statement(self._workspace, sql, body, self._settings.query_timeout)
 
     def close(self) -> None:
+        if self._adbc is not None:
+            self._adbc.close()
         self._workspace.close()

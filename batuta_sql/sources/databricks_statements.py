@@ -32,7 +32,7 @@ from batuta_sql.errors import (
 from batuta_sql.sources.adbc import quietly
 from batuta_sql.sources.base import FragmentQuery, Usage
 from batuta_sql.sources.databricks_rest import Workspace, http_package, refuse_if
-from batuta_sql.sources.databricks_types import arrow_of, fitted
+from batuta_sql.sources.databricks_types import arrow_of, fitted_batch
 
 STATEMENTS = "/api/2.0/sql/statements"
 AHEAD_BYTES = 64 * 2**20
@@ -234,7 +234,6 @@ class StatementReader:
         self._statement = statement
         self._source = statement.source
         self._billed = billed
-        self._names = [n for n, _ in query.columns]
         self.schema = pa.schema([(n, arrow_of(t or "VARCHAR")) for n, t in query.columns])
         if manifest.get("truncated"):
             raise DatabaseError(
@@ -274,7 +273,7 @@ class StatementReader:
             table = self._next_part()
             self._given += table.num_rows
             self._batches.extend(b for b in table.to_batches() if b.num_rows)
-        return self._restored(self._batches.popleft())
+        return fitted_batch(self._batches.popleft(), self.schema, self._source)
 
     def _ask_for_more(self) -> None:
         """Asks for parts ahead: as many as may come at once, and as fit the memory for them."""
@@ -313,20 +312,6 @@ class StatementReader:
                 hint="run the query again",
             )
         self._whole = True
-
-    def _restored(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if batch.num_columns != len(self._names):
-            raise DataError(
-                f"{batch.num_columns} columns came instead of {len(self._names)}",
-                source=self._source,
-            )
-        arrays = [
-            fitted(column, field.type, told, self._source)
-            for column, field, told in zip(
-                batch.columns, self.schema, batch.schema.names, strict=True
-            )
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
     # --- parts ---------------------------------------------------------------------------------
 

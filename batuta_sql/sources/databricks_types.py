@@ -185,6 +185,20 @@ def fitted(column: pa.Array, target: pa.DataType, name: str, source: str) -> pa.
     )
 
 
+def fitted_batch(batch: pa.RecordBatch, schema: pa.Schema, source: str) -> pa.RecordBatch:
+    """``batch`` with each column as ``schema`` has it.
+
+    :raises DataError: naming the column that cannot be.
+    """
+    if batch.num_columns != len(schema):
+        raise DataError(f"{batch.num_columns} columns came instead of {len(schema)}", source=source)
+    arrays = [
+        fitted(column, field.type, field.name, source)
+        for column, field in zip(batch.columns, schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
 def _is_text(held: pa.DataType) -> bool:
     return bool(
         pa.types.is_string(held) or pa.types.is_large_string(held) or pa.types.is_string_view(held)

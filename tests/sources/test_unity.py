@@ -175,8 +175,9 @@ def test_and_without_a_warehouse_is_refused_with_the_reason(
 ) -> None:
     describe(lake, schema, tmp_path, **record)
     reason = "row filter|masked|view|ICEBERG|s3://|where it lies"
-    with connect(lake, warehouse=False) as connection, pytest.raises(
-        batuta_sql.NotSupportedError, match=f"^uc: .*({reason})(.|\n)*warehouse_id"
+    with (
+        connect(lake, warehouse=False) as connection,
+        pytest.raises(batuta_sql.NotSupportedError, match=f"^uc: .*({reason})(.|\n)*warehouse_id"),
     ):
         ids(connection, schema)
 
