@@ -384,8 +384,15 @@ class BigQuerySettings(SourceSettings):
 
 
 class UnitySettings(WorkspaceSettings):
+    """:param object_stores: whether files in object stores are read, with credentials that the
+        catalog vends; it is the catalog then that says what is dialled.
+    :param storage_options: what reading them needs beside those, such as an endpoint.
+    """
+
     kind: Literal["unity"]
     tags: bool = True
+    object_stores: bool = False
+    storage_options: Options = {}
 
     @property
     def charges(self) -> bool:

@@ -29,6 +29,7 @@ from batuta_sql.config import (
     SnowflakeSettings,
     SourceSettings,
     SQLiteSettings,
+    UnitySettings,
     WorkspaceSettings,
 )
 from batuta_sql.databrickscfg import workspace_of
@@ -176,6 +177,11 @@ def _of_workspace(settings: WorkspaceSettings) -> tuple[Endpoint, ...]:
         found.append(_of_url(workspace_of(settings).host))
     if isinstance(settings, DatabricksSettings) and "uri" in settings.options:
         found.append(_of_url(settings.options["uri"].reveal()))
+    if isinstance(settings, UnitySettings) and settings.object_stores:
+        options = settings.storage_options.items()
+        named = [v.reveal() for k, v in options if "endpoint" in k.lower()]
+        # Else it is whatever store the catalog names.
+        found += [_of_url(n) for n in named] or [Endpoint("an object store of the catalog")]
     return tuple(found) or (Endpoint(),)
 
 

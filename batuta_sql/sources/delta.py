@@ -87,6 +87,10 @@ class DeltaReader(EmbeddedSource):
     def _secret_values(self) -> list[str]:
         return []
 
+    def _reads_anywhere(self, name: str) -> bool:
+        """Whether the table may lie in an object store."""
+        return False
+
     def _told_version(self, name: str) -> int | None:
         """The version that the configuration fixes; None: the newest."""
         return None
@@ -128,7 +132,7 @@ class DeltaReader(EmbeddedSource):
         with self._versions_lock:
             known = self._versions.get((name, table.version()))
         if known is None or known.identity != str(table.metadata().id):
-            known = read_version(self.name, name, table)
+            known = read_version(self.name, name, table, anywhere=self._reads_anywhere(name))
             with self._versions_lock:
                 self._versions[name, known.version] = known
         return known

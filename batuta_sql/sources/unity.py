@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -29,6 +29,7 @@ from batuta_sql.plan.placement import scan_fragment
 from batuta_sql.plan.relational import Scan
 from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import quoted_table
+from batuta_sql.secrets import redact
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
 from batuta_sql.sources.databricks_catalog import (
     UNITY,
@@ -41,10 +42,11 @@ from batuta_sql.sources.databricks_catalog import (
 from batuta_sql.sources.databricks_rest import Workspace
 from batuta_sql.sources.databricks_sql import capabilities as warehouse_capabilities
 from batuta_sql.sources.databricks_statements import Statement, StatementSnapshot
-from batuta_sql.sources.databricks_types import arrow_of
+from batuta_sql.sources.databricks_types import arrow_of, fitted_batch
 from batuta_sql.sources.databricks_warehouse import Warehouse
 from batuta_sql.sources.delta import DeltaReader, DeltaTranslator, split_version
-from batuta_sql.sources.embedded import EmbeddedReader, EmbeddedSnapshot
+from batuta_sql.sources.embedded import EmbeddedReader, EmbeddedSnapshot, estimated
+from batuta_sql.sources.sizes import parsed
 
 _RENEW_BEFORE_SECONDS = 120.0
 _IN_FILES = frozenset({"MANAGED", "EXTERNAL"})
@@ -63,7 +65,7 @@ class UnityTranslator(DeltaTranslator):
 class _Access:
     """What opens a table's files, and until when (seconds since 1970)."""
 
-    options: Mapping[str, str]
+    options: Mapping[str, str] = field(repr=False)
     until: float
 
 
@@ -105,7 +107,7 @@ class Unity(DeltaReader):
     def _described(self, record: Record, version: int | None) -> TableInfo:
         path = path_of(record)
         tags = self._catalog.tags(record)
-        obstacle: str | Error | None = why_not_in_place(record)
+        obstacle: str | Error | None = why_not_in_place(record, self._settings.object_stores)
         if obstacle is None:
             name = "/".join(path)
             self._records[name] = record
@@ -157,7 +159,60 @@ class Unity(DeltaReader):
                 told = self._workspace.call("POST", path, body=body)
                 known = _Access(storage_options(told), _until(told))
                 self._vended[name] = known
-            return known.options
+        told_here = {k: v.reveal() for k, v in self._settings.storage_options.items()}
+        return told_here | dict(known.options)
+
+    def _reads_anywhere(self, name: str) -> bool:
+        return not is_local(str(self._records[name]["storage_location"]))
+
+    def relation(self, cursor: duckdb.DuckDBPyConnection, name: str, query: FragmentQuery) -> str:
+        """Files of this machine are DuckDB's to read; those of a store deltalake's."""
+        view, number = split_version(name)
+        table = self._views.table(view)
+        if not self._reads_anywhere(table):
+            return super().relation(cursor, name, query)
+        from batuta_sql.engines.remote_dataset import RemoteDataset
+
+        assert number is not None
+        version = self._pinned(table, number)
+        if any(c.physical != c.name for c in version.columns):
+            raise NotSupportedError(
+                f'"{table}" maps its columns and lies in an object store: not read yet',
+                source=self.name,
+            )
+        shape = pa.schema([(c.name, arrow_of(c.type)) for c in version.columns])
+
+        def scan(names: Sequence[str], tests: Any) -> pa.RecordBatchReader:
+            return self._scan_store(
+                table, number, pa.schema([shape.field(n) for n in names]), tests
+            )
+
+        cursor.register(f"store:{name}", RemoteDataset(shape, scan))
+        return quote(f"store:{name}")
+
+    def _scan_store(
+        self, name: str, version: int, shape: pa.Schema, tests: Any
+    ) -> pa.RecordBatchReader:
+        """A table in an object store, through deltalake's own engine; it skips files.
+
+        Only comparisons that are the same everywhere are left to it, of integers.
+        """
+        from deltalake import QueryBuilder
+
+        shown = ", ".join(quote(n) for n in shape.names)
+        conditions = [
+            operator(this=exp.column(column, quoted=True), expression=constant).sql("postgres")
+            for column, operator, constant in tests
+            if column in shape.names
+            and pa.types.is_integer(shape.field(column).type)
+            and constant.find(exp.Literal) is not None
+            and not constant.find(exp.Cast)
+        ]
+        where = " WHERE " + " AND ".join(conditions) if conditions else ""
+        builder = QueryBuilder().register("t", self._open(name, version))
+        reader = pa.RecordBatchReader.from_stream(builder.execute(f"SELECT {shown} FROM t{where}"))
+        batches = (fitted_batch(batch, shape, self.name) for batch in reader)
+        return pa.RecordBatchReader.from_batches(shape, batches)
 
     def _secret_values(self) -> list[str]:
         vended = [v for a in self._vended.values() for v in a.options.values()]
@@ -231,11 +286,11 @@ class Unity(DeltaReader):
         through = tuple(t for t in query.tables if t.version is None)
         if not through:
             # Reading files runs no warehouse.
-            return replace(super().estimate(query), dbus=0.0)
+            return replace(self._of_files(query), dbus=0.0)
         remote = self._warehouse.estimate(replace(query, tables=through))
         if len(through) == len(query.tables):
             return remote
-        local = super().estimate(replace(query, tables=_versioned(query)))
+        local = self._of_files(replace(query, tables=_versioned(query)))
         both = [e.bytes_scanned for e in (local, remote)]
         known = all(b is not None for b in both)
         return replace(
@@ -244,6 +299,20 @@ class Unity(DeltaReader):
             confidence=remote.confidence if known else "unknown",
             basis=f"{local.basis}, {remote.basis}",
         )
+
+    def _of_files(self, query: FragmentQuery) -> SourceEstimate:
+        """Of files on this machine from their footers, of others from the log's sizes."""
+        if not any(self._reads_anywhere("/".join(_plain_path(t))) for t in query.tables):
+            return super().estimate(query)
+        sizes = [t.statistics.bytes for t in query.tables]
+        known = [s for s in sizes if s is not None]
+        scanned = sum(known) if len(known) == len(sizes) else None
+        return estimated(query, parsed(query), scanned, "estimated", "file sizes of the Delta log")
+
+    def error(self, error: BaseException) -> Error:
+        found = super().error(error)
+        found.message = redact(found.message, self._secret_values())
+        return found
 
     def close(self) -> None:
         super().close()
@@ -297,11 +366,15 @@ class UnitySnapshot(EmbeddedSnapshot):
         self._statements.close()
 
 
+def _plain_path(table: TableInfo) -> tuple[str, ...]:
+    return (*table.path[:-1], split_version(table.name)[0])
+
+
 def _versioned(query: FragmentQuery) -> tuple[TableInfo, ...]:
     return tuple(t for t in query.tables if t.version is not None)
 
 
-def why_not_in_place(record: Record) -> str | None:
+def why_not_in_place(record: Record, object_stores: bool = False) -> str | None:
     """Why the files of a table must not or cannot be read; None where they can."""
     kind = str(record.get("table_type") or "")
     if kind not in _IN_FILES:
@@ -318,9 +391,9 @@ def why_not_in_place(record: Record) -> str | None:
     location = str(record.get("storage_location") or "")
     if not location:
         return "the catalog does not tell where it lies"
-    if not is_local(location):
+    if not is_local(location) and not object_stores:
         scheme = location.partition("://")[0]
-        return f"it lies on {scheme}://, which is not read yet"
+        return f"it lies on {scheme}://, and object_stores is not set"
     return None
 
 

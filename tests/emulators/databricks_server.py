@@ -1,14 +1,14 @@
 """minilake's server, with what it lacks supplied in the shapes that Databricks documents.
 
-Runs in the emulator's own environment: ``python databricks_server.py PORT``. From minilake itself are
-the Unity Catalog, warehouses, query history, and the DuckDB that holds the tables. Supplied here:
+Runs in the emulator's own environment: ``python databricks_server.py PORT``. From minilake itself
+are the Unity Catalog, warehouses, query history, and the DuckDB that holds the tables. Supplied:
 
 - statements that run beside the request (minilake answers only when they have ended, and no cancel
   can reach it), read as Databricks SQL (by sqlglot; minilake reads DuckDB's), with results as
   Arrow of the right types (minilake's go through Python values, decimals and dates as text), in
   parts behind links that expire;
 - logins: a personal token, OAuth from machine to machine; minilake takes any;
-- DESCRIBE TABLE ... AS JSON, DESCRIBE DETAIL, tags, table summaries;
+- DESCRIBE TABLE ... AS JSON, DESCRIBE DETAIL, tags, table summaries, credentials for S3;
 - ``/_test/...``: what was asked, and faults to come.
 """
 
@@ -67,6 +67,7 @@ class World:
         self.options: dict[str, Any] = {
             "part_rows": 30_000,
             "link_seconds": 900,
+            "credential_seconds": 3600,
             "token_seconds": 3600,
             "nested_as_json": False,
             "truncated": False,
@@ -373,6 +374,21 @@ async def summaries(catalog_name: str, table_name_pattern: str = "%") -> Any:
 async def table(full_name: str) -> Any:
     found = await unity_catalog.get_table(full_name)
     return {**found.model_dump(mode="json"), **WORLD.tables.get(full_name, {})}
+
+
+@router.post("/api/2.1/unity-catalog/temporary-table-credentials")
+async def credentials(request: Request) -> Any:
+    """Credentials for S3; minilake vends empty ones."""
+    told = await request.json()
+    until = time.time() + WORLD.options["credential_seconds"]
+    return {
+        "aws_temp_credentials": {
+            "access_key_id": f"key-of-{told['table_id']}",
+            "secret_access_key": "vended-secret",
+            "session_token": "vended-session",
+        },
+        "expiration_time": int(until * 1000),
+    }
 
 
 @router.get("/api/2.1/unity-catalog/entity-tag-assignments/{kind}/{name}/tags")

@@ -26,7 +26,8 @@ STORAGE = r"^GET /storage/"
 def schema(databricks: Workspace) -> str:
     name = databricks.new_schema()
     databricks.run(
-        f"CREATE TABLE lab.{name}.big AS SELECT i AS id, 'row ' || i AS text FROM range({ROWS}) r(i)"
+        f"CREATE TABLE lab.{name}.big AS SELECT i AS id, 'row ' || i AS text"
+        f" FROM range({ROWS}) r(i)"
     )
     return name
 

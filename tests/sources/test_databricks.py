@@ -89,9 +89,8 @@ def test_a_name_in_two_schemas_is_ambiguous(lake: Workspace, schema: str) -> Non
     other = lake.new_schema()
     for name in (schema, other):
         lake.run(f"CREATE OR REPLACE TABLE lab.{name}.twice AS SELECT '{name}' AS x")
-    with connect(lake) as connection:
-        with pytest.raises(batuta_sql.ProgrammingError, match="ambiguous"):
-            connection.execute("SELECT x FROM dbx.twice")
+    with connect(lake) as connection, pytest.raises(batuta_sql.ProgrammingError, match="ambiguous"):
+        connection.execute("SELECT x FROM dbx.twice")
         sql = f"SELECT x FROM dbx.{schema}.twice UNION ALL SELECT x FROM dbx.{other}.twice"
         assert sorted(connection.execute(sql).fetchall()) == sorted([(schema,), (other,)])
 
@@ -179,9 +178,11 @@ def test_tags_become_labels_where_that_is_wanted(lake: Workspace, schema: str) -
 def test_tags_that_cannot_be_read_are_not_taken_for_none(lake: Workspace, schema: str) -> None:
     lake.set(faults=[{"on": "entity-tag", "kind": "status", "status": 403, "times": 99,
                       "message": "no APPLY TAG"}])  # fmt: skip
-    with connect(lake, tags=True) as connection:
-        with pytest.raises(batuta_sql.OperationalError, match="no APPLY TAG"):
-            connection.execute(f"SELECT id FROM dbx.{schema}.orders")
+    with (
+        connect(lake, tags=True) as connection,
+        pytest.raises(batuta_sql.OperationalError, match="no APPLY TAG"),
+    ):
+        connection.execute(f"SELECT id FROM dbx.{schema}.orders")
 
 
 # --- types -------------------------------------------------------------------------------------
@@ -402,9 +403,11 @@ def test_a_profile_of_databrickscfg(
         sql = f"SELECT count(*) FROM dbx.{schema}.orders"
         assert connection.execute(sql).fetchall() == [(1000,)]
     config["sources"]["dbx"]["profile"] = "lob"
-    with closing(batuta_sql.connect(config)) as connection:
-        with pytest.raises(batuta_sql.ConfigError, match='no profile "lob"(.|\n)*"lab"'):
-            connection.execute(sql)
+    with (
+        closing(batuta_sql.connect(config)) as connection,
+        pytest.raises(batuta_sql.ConfigError, match='no profile "lob"(.|\n)*"lab"'),
+    ):
+        connection.execute(sql)
 
 
 def test_oauth_from_machine_to_machine_asks_for_one_token(lake: Workspace, schema: str) -> None:

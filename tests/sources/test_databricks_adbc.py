@@ -50,9 +50,7 @@ def connect(settings: dict[str, Any]) -> Any:
 
 
 def spark(options: dict[str, str], **more: Any) -> Any:
-    return connect(
-        {"kind": "databricks", "transport": "spark_connect", "options": options, **more}
-    )
+    return connect({"kind": "databricks", "transport": "spark_connect", "options": options, **more})
 
 
 def test_tables_are_found_by_sql_where_there_is_no_workspace(options: dict[str, str]) -> None:
@@ -78,7 +76,7 @@ def test_values_arrive_as_they_are(options: dict[str, str]) -> None:
     with spark(options) as connection:
         fill(connection)
         connection.execute("SET TimeZone = 'UTC'")
-        sql = "SELECT price, day, \"at\"::VARCHAR, n, l, s, m FROM dbx.s0.orders WHERE id = 3"
+        sql = 'SELECT price, day, "at"::VARCHAR, n, l, s, m FROM dbx.s0.orders WHERE id = 3'
         assert connection.execute(sql).fetchall() == [
             (
                 Decimal("0.75"),
@@ -119,9 +117,11 @@ def test_a_statement_that_fails_says_why(options: dict[str, str]) -> None:
 
 
 def test_a_server_that_is_not_there(options: dict[str, str]) -> None:
-    with spark({"uri": "sc://127.0.0.1:1"}) as connection:
-        with pytest.raises(batuta_sql.OperationalError, match="^dbx: "):
-            connection.execute("SELECT id FROM dbx.s0.orders")
+    with (
+        spark({"uri": "sc://127.0.0.1:1"}) as connection,
+        pytest.raises(batuta_sql.OperationalError, match="^dbx: "),
+    ):
+        connection.execute("SELECT id FROM dbx.s0.orders")
 
 
 # --- a driver by its name ----------------------------------------------------------------------
@@ -168,9 +168,11 @@ def test_a_driver_that_is_not_installed_says_how(databricks: Workspace) -> None:
     schema = databricks.new_schema()
     databricks.run(f"CREATE TABLE lab.{schema}.t AS SELECT 1 AS x")
     settings = databricks.settings(transport="adbc", driver="no_such_driver")
-    with connect(settings) as connection:
-        with pytest.raises(batuta_sql.OperationalError, match="dbc install no_such_driver") as told:
-            connection.execute(f"SELECT x FROM dbx.{schema}.t")
+    with (
+        connect(settings) as connection,
+        pytest.raises(batuta_sql.OperationalError, match="dbc install no_such_driver") as told,
+    ):
+        connection.execute(f"SELECT x FROM dbx.{schema}.t")
     assert TOKEN not in str(told.value)
 
 

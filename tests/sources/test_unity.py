@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import batuta_sql
 from batuta_sql.sources.unity import storage_options
 from tests.emulators.databricks import Workspace
+from tests.emulators.process import running
 
 IN_FILES = {"id": [1, 2, 3], "word": ["a", "b", "c"]}
 SHOWN_BY_THE_WAREHOUSE = "SELECT 2::BIGINT AS id, 'b' AS word"
@@ -188,9 +190,11 @@ def test_a_table_with_deletion_vectors_goes_through_the_warehouse(
     with_deletion_vectors(tmp_path / "orders")
     with connect(lake) as connection:
         assert ids(connection, schema) == [2]
-    with connect(lake, warehouse=False) as connection:
-        with pytest.raises(batuta_sql.NotSupportedError, match="deletionVectors"):
-            ids(connection, schema)
+    with (
+        connect(lake, warehouse=False) as connection,
+        pytest.raises(batuta_sql.NotSupportedError, match="deletionVectors"),
+    ):
+        ids(connection, schema)
 
 
 def test_tables_of_both_kinds_in_one_query(lake: Workspace, schema: str, tmp_path: Path) -> None:
@@ -226,10 +230,12 @@ def test_what_the_warehouse_says_comes_in_its_own_words(
     describe(lake, schema, tmp_path, table_type="VIEW")
     lake.set(faults=[{"on": "POST /api/2.0/sql/statements", "kind": "status", "times": 99,
                       "status": 400, "code": "BAD_REQUEST",
-                      "message": "[INSUFFICIENT_PERMISSIONS] no SELECT SQLSTATE: 42501"}])  # fmt: skip
-    with connect(lake) as connection:
-        with pytest.raises(batuta_sql.ProgrammingError, match=r"^uc: \[INSUFFICIENT_PERM"):
-            ids(connection, schema)
+                      "message": "[INSUFFICIENT_PERMISSIONS] SQLSTATE: 42501"}])  # fmt: skip
+    with (
+        connect(lake) as connection,
+        pytest.raises(batuta_sql.ProgrammingError, match=r"^uc: \[INSUFFICIENT_PERM"),
+    ):
+        ids(connection, schema)
 
 
 def test_a_cancellation_reaches_the_warehouse(lake: Workspace, schema: str, tmp_path: Path) -> None:
@@ -271,6 +277,73 @@ def test_tags_are_labels(lake: Workspace, schema: str, tmp_path: Path) -> None:
         cursor = connection.execute(f"SELECT id, word FROM uc.{schema}.orders")
         assert cursor.labels["word"].direct == {"tier:sovereign", "pii:name"}
         assert cursor.labels["id"].direct == {"tier:sovereign"}
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """An object store (moto), as storage options without a login; it has the bucket ``lake``."""
+
+    def command(port: int) -> list[str]:
+        return ["-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+
+    with running("aws", command, tmp_path_factory.mktemp("s3")) as emulator:
+        request = urllib.request.Request(f"{emulator.url}/lake", method="PUT")
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request).close()
+        yield {
+            "AWS_ENDPOINT_URL": emulator.url,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+        }
+
+
+@pytest.fixture
+def in_s3(lake: Workspace, schema: str, tmp_path: Path, s3: dict[str, str]) -> dict[str, Any]:
+    """Settings under which ``orders`` is read where it lies: in S3, in two partitions."""
+    login = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+    options = {**s3, **login, "AWS_S3_ALLOW_UNSAFE_RENAME": "true"}
+    place = f"s3://lake/{schema}"
+    rows = pa.table({"id": [1, 2, 3], "word": ["a", "b", None]})
+    deltalake.write_deltalake(place, rows, partition_by=["word"], storage_options=options)
+    describe(lake, schema, tmp_path, storage_location=place, table_id="17")
+    return {"object_stores": True, "storage_options": s3}
+
+
+def test_a_table_in_an_object_store_is_read_with_vended_credentials(
+    lake: Workspace, schema: str, in_s3: dict[str, Any]
+) -> None:
+    with connect(lake, warehouse=False, **in_s3) as connection:
+        sql = f"SELECT id, word FROM uc.{schema}.orders WHERE id >= 2 ORDER BY id"
+        assert connection.execute(sql).fetchall() == [(2, "b"), (3, None)]
+        found = connection.estimate(sql)
+        told = str(vars(connection._session.sources["uc"]))
+    asked = [line for line in lake.lines() if line.endswith("/temporary-table-credentials")]
+    assert len(asked) == 1
+    assert (found.confidence, bool(found.bytes_scanned)) == ("estimated", True)
+    assert "vended-s" not in told
+
+
+def test_vended_credentials_are_asked_for_again_before_they_end(
+    lake: Workspace, schema: str, in_s3: dict[str, Any]
+) -> None:
+    lake.set(options={"credential_seconds": 60})
+    with connect(lake, warehouse=False, **in_s3) as connection:
+        assert ids(connection, schema) == [1, 2, 3]
+        before = lake.lines().count("POST /api/2.1/unity-catalog/temporary-table-credentials")
+        assert ids(connection, schema) == [1, 2, 3]
+        after = lake.lines().count("POST /api/2.1/unity-catalog/temporary-table-credentials")
+    assert after > before
+
+
+def test_a_catalog_that_names_the_store_makes_a_source_as_far_as_any(lake: Workspace) -> None:
+    from batuta_sql.config import UnitySettings
+    from batuta_sql.guards.locality import whereabouts
+
+    near = {"kind": "unity", "host": "https://10.0.0.1"}
+    assert whereabouts(UnitySettings(**near)).locality == "private"
+    assert whereabouts(UnitySettings(**near, object_stores=True)).locality == "public"
+    here = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9000"}
+    settings = UnitySettings(**near, object_stores=True, storage_options=here)
+    assert whereabouts(settings).locality == "private"
 
 
 @pytest.mark.parametrize(
