@@ -16,8 +16,10 @@ _KINDS = {
     "delta": ("batuta_sql.sources.delta", "Delta"),
     "ald": ("batuta_sql.sources.ald", "Ald"),
     "snowflake": ("batuta_sql.sources.snowflake", "Snowflake"),
+    "databricks": ("batuta_sql.sources.databricks", "Databricks"),
+    "unity": ("batuta_sql.sources.unity", "Unity"),
 }
-_PLANNED = frozenset({"databricks", "bigquery", "unity", "glue", "iceberg", "huggingface"})
+_PLANNED = frozenset({"bigquery", "glue", "iceberg", "huggingface"})
 ENTRY_POINT_GROUP = "batuta_sql.sources"
 
 
