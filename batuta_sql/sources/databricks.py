@@ -28,8 +28,9 @@ from batuta_sql.sources.databricks_catalog import (
     table_info,
 )
 from batuta_sql.sources.databricks_rest import Workspace
+from batuta_sql.sources.databricks_results import StatementSnapshot
 from batuta_sql.sources.databricks_sql import capabilities
-from batuta_sql.sources.databricks_statements import Statement, StatementSnapshot
+from batuta_sql.sources.databricks_statements import Statement
 from batuta_sql.sources.databricks_warehouse import Warehouse
 
 

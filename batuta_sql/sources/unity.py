@@ -13,7 +13,6 @@ import time
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -25,10 +24,8 @@ from batuta_sql.config import UnitySettings
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.errors import Error, NotSupportedError, OperationalError
 from batuta_sql.labels import ColumnLabels
-from batuta_sql.plan.placement import scan_fragment
-from batuta_sql.plan.relational import Scan
-from batuta_sql.plan.site import Capabilities, TableInfo
-from batuta_sql.plan.translate import quoted_table
+from batuta_sql.plan.site import Capabilities, ColumnInfo, TableInfo
+from batuta_sql.plan.translate import NotPushable, quoted_table
 from batuta_sql.secrets import redact
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
 from batuta_sql.sources.databricks_catalog import (
@@ -40,16 +37,22 @@ from batuta_sql.sources.databricks_catalog import (
     table_info,
 )
 from batuta_sql.sources.databricks_rest import Workspace
-from batuta_sql.sources.databricks_sql import capabilities as warehouse_capabilities
-from batuta_sql.sources.databricks_statements import Statement, StatementSnapshot
+from batuta_sql.sources.databricks_results import StatementSnapshot
+from batuta_sql.sources.databricks_sql import DatabricksTranslator
+from batuta_sql.sources.databricks_statements import Statement
 from batuta_sql.sources.databricks_types import arrow_of, fitted_batch
 from batuta_sql.sources.databricks_warehouse import Warehouse
 from batuta_sql.sources.delta import DeltaReader, DeltaTranslator, split_version
 from batuta_sql.sources.embedded import EmbeddedReader, EmbeddedSnapshot, estimated
 from batuta_sql.sources.sizes import parsed
+from batuta_sql.sources.unity_access import (
+    is_local,
+    storage_options,
+    valid_until,
+    why_not_in_place,
+)
 
 _RENEW_BEFORE_SECONDS = 120.0
-_IN_FILES = frozenset({"MANAGED", "EXTERNAL"})
 
 
 class UnityTranslator(DeltaTranslator):
@@ -157,7 +160,7 @@ class Unity(DeltaReader):
                 body = {"table_id": record.get("table_id"), "operation": "READ"}
                 path = f"{UNITY}/temporary-table-credentials"
                 told = self._workspace.call("POST", path, body=body)
-                known = _Access(storage_options(told), _until(told))
+                known = _Access(storage_options(told), valid_until(told))
                 self._vended[name] = known
         told_here = {k: v.reveal() for k, v in self._settings.storage_options.items()}
         return told_here | dict(known.options)
@@ -234,12 +237,9 @@ class Unity(DeltaReader):
         shape = pa.schema([(c.name, arrow_of(c.type)) for c in table.columns])
 
         def scan(names: Sequence[str], tests: Any) -> pa.RecordBatchReader:
-            chosen = tuple((f"c{i}", columns[n]) for i, n in enumerate(names))
-            capabilities = warehouse_capabilities()
-            fragment = scan_fragment(Scan(table, chosen), tests, "scan", capabilities)
-            types = tuple((s, w.type) for s, w in fragment.columns)
+            sql, types = _select(table, [columns[n] for n in names], tests)
             try:
-                reader = statements.read(FragmentQuery(fragment.sql, types, (table,)))
+                reader = statements.read(FragmentQuery(sql, types, (table,)))
             except Error as error:
                 failed(error)
                 raise
@@ -366,67 +366,37 @@ class UnitySnapshot(EmbeddedSnapshot):
         self._statements.close()
 
 
+def _select(
+    table: TableInfo, columns: Sequence[ColumnInfo], tests: Any
+) -> tuple[str, tuple[tuple[str, str | None], ...]]:
+    """The statement that reads some columns of a table at the warehouse, and their types.
+
+    :param tests: a column's name, a comparison and a constant each; those that the warehouse is not
+        proved to make as DuckDB does are left to DuckDB.
+    """
+    translator = DatabricksTranslator()
+    values = {c.name: translator.scanned(c, "t") for c in table.columns}
+    wires = [translator.wire(values[c.name]) for c in columns]
+    shown = [exp.alias_(w.sql, f"c{i}", quoted=True) for i, w in enumerate(wires)]
+    relation = translator.table(table)
+    relation.set("alias", exp.TableAlias(this=exp.to_identifier("t", quoted=True)))
+    select = exp.select(*shown).from_(relation)
+    for name, comparison, constant in tests:
+        test = comparison(this=exp.column(name), expression=constant)
+        try:
+            select = select.where(translator.predicate(test, values))
+        except NotPushable:
+            continue
+    types = tuple((f"c{i}", w.type) for i, w in enumerate(wires))
+    return select.sql("databricks"), types
+
+
 def _plain_path(table: TableInfo) -> tuple[str, ...]:
     return (*table.path[:-1], split_version(table.name)[0])
 
 
 def _versioned(query: FragmentQuery) -> tuple[TableInfo, ...]:
     return tuple(t for t in query.tables if t.version is not None)
-
-
-def why_not_in_place(record: Record, object_stores: bool = False) -> str | None:
-    """Why the files of a table must not or cannot be read; None where they can."""
-    kind = str(record.get("table_type") or "")
-    if kind not in _IN_FILES:
-        return f"it is a {kind.lower().replace('_', ' ') or 'table of an unknown kind'}"
-    form = str(record.get("data_source_format") or "")
-    if form.upper() != "DELTA":
-        return f"its files are {form or 'of an unknown format'}"
-    # The catalog applies these in its warehouses only: the files hold everything.
-    if record.get("row_filter"):
-        return "it has a row filter"
-    masked = [str(c["name"]) for c in record.get("columns") or () if c.get("mask")]
-    if masked:
-        return f'its column "{masked[0]}" is masked'
-    location = str(record.get("storage_location") or "")
-    if not location:
-        return "the catalog does not tell where it lies"
-    if not is_local(location) and not object_stores:
-        scheme = location.partition("://")[0]
-        return f"it lies on {scheme}://, and object_stores is not set"
-    return None
-
-
-def is_local(location: str) -> bool:
-    """Whether files lie on this machine, as far as the location tells."""
-    return urllib.parse.urlsplit(location).scheme in ("", "file")
-
-
-def storage_options(told: Mapping[str, Any]) -> dict[str, str]:
-    """Vended credentials as deltalake's ``storage_options``."""
-    aws = told.get("aws_temp_credentials") or told.get("r2_temp_credentials")
-    if aws:
-        found = {
-            "AWS_ACCESS_KEY_ID": aws.get("access_key_id"),
-            "AWS_SECRET_ACCESS_KEY": aws.get("secret_access_key"),
-            "AWS_SESSION_TOKEN": aws.get("session_token"),
-        }
-        return {k: str(v) for k, v in found.items() if v}
-    if azure := told.get("azure_user_delegation_sas"):
-        return {"AZURE_STORAGE_SAS_TOKEN": str(azure["sas_token"])}
-    if azure := told.get("azure_aad"):
-        return {"AZURE_STORAGE_TOKEN": str(azure["aad_token"])}
-    if gcp := told.get("gcp_oauth_token"):
-        return {"GOOGLE_BEARER_TOKEN": str(gcp["oauth_token"])}
-    return {}
-
-
-def _until(told: Mapping[str, Any]) -> float:
-    """When vended credentials end, in seconds since 1970; the catalog tells milliseconds."""
-    milliseconds = told.get("expiration_time")
-    if isinstance(milliseconds, int | float):
-        return float(milliseconds) / 1000
-    return datetime.now(UTC).timestamp()
 
 
 def _labelled(

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 import batuta_sql
-from batuta_sql.sources.unity import storage_options
+from batuta_sql.sources.unity_access import storage_options
 from tests.emulators.databricks import Workspace
 from tests.emulators.process import running
 
