@@ -16,8 +16,9 @@ _KINDS = {
     "delta": ("batuta_sql.sources.delta", "Delta"),
     "ald": ("batuta_sql.sources.ald", "Ald"),
     "snowflake": ("batuta_sql.sources.snowflake", "Snowflake"),
+    "bigquery": ("batuta_sql.sources.bigquery", "BigQuery"),
 }
-_PLANNED = frozenset({"databricks", "bigquery", "unity", "glue", "iceberg", "huggingface"})
+_PLANNED = frozenset({"databricks", "unity", "glue", "iceberg", "huggingface"})
 ENTRY_POINT_GROUP = "batuta_sql.sources"
 
 
