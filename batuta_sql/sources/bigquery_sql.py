@@ -34,6 +34,7 @@ _TYPES = {
 }
 _TEXT = ("VARCHAR", STRING_LITERAL)
 _CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?")
+_CONSTANT = re.compile(r"(?:BIG)?NUMERIC '(-?[\d.]+)'")
 _PARTS = {"YEAR": "YEAR", "MONTH": "MONTH", "DAY": "DAY", "QUARTER": "QUARTER"}
 _PARTS |= {"DOY": "DAYOFYEAR", "DAYOFYEAR": "DAYOFYEAR"}
 
@@ -79,9 +80,8 @@ class BigQueryTranslator(PushTranslator):
         if found.type == "HUGEINT":
             raise NotPushable(f"the literal {node.name}, which is no INT64")
         if decimal_parts(found.type or "") is not None:
-            # 0.1 is a FLOAT64 there, CAST('0.1' AS NUMERIC) is what DuckDB means.
-            text = exp.Literal.string(node.name)
-            return Typed(self.typed(text, found.type or ""), found.type)
+            # 0.1 is a FLOAT64 there, NUMERIC '0.1' is what DuckDB means.
+            return Typed(_decimal(node.name, found.type or ""), found.type)
         return found
 
     def literal_of(self, text: str, target: str) -> Typed:
@@ -102,13 +102,18 @@ class BigQueryTranslator(PushTranslator):
     def number_of(self, text: str, target: str) -> Typed:
         found = super().number_of(text, target)
         if decimal_parts(target) is not None:
-            return Typed(self.typed(exp.Literal.string(text), target), target)
+            return Typed(_decimal(text, target), target)
         return found
 
     def cast(self, value: Typed, target: str) -> Typed:
         if value.type == "HUGEINT":
             raise NotPushable(f"a cast from HUGEINT to {target}")
-        return super().cast(value, target)
+        found = super().cast(value, target)
+        return Typed(self._as_branch(value, target), target) if is_exact(target) else found
+
+    def _as_branch(self, part: Typed, type_: str) -> Expr:
+        same = is_exact(type_) and decimal_home(part.type or "") == decimal_home(type_)
+        return part.sql if same else super()._as_branch(part, type_)
 
     # --- comparison ----------------------------------------------------------------------------
 
@@ -293,7 +298,15 @@ class BigQueryTranslator(PushTranslator):
             raise NotPushable("min or max of floating-point numbers, which may be NaN")
         return super().extreme(kind, value)
 
+    def group_key(self, expression: Expr, environment: Environment) -> Typed:
+        found = super().group_key(expression, environment)
+        if _number_text(found.sql) is not None:
+            raise NotPushable("a constant in GROUP BY")
+        return found
+
     def sort_key(self, key: exp.Ordered, environment: Environment) -> exp.Ordered:
+        if _number_text(self._value(key.this, environment).sql) is not None:
+            raise NotPushable("a constant in ORDER BY")
         if is_float(self._value(key.this, environment).type):
             raise NotPushable("the order of floating-point numbers: NaN comes first there")
         return super().sort_key(key, environment)
@@ -302,7 +315,20 @@ class BigQueryTranslator(PushTranslator):
         type_ = (value.type or "").lstrip("?")
         if type_ in (NULL, ""):
             raise NotPushable("a column of NULLs without a type")
+        if type_.endswith("[]"):
+            # A result has no NULL array: an empty one would stand for that of an outer join.
+            boxed = exp.Var(this=BOXED.format(value.sql.sql("bigquery")))
+            return WireColumn(boxed, decode=f"CAST(struct_extract({{}}, 'v') AS {type_})")
         return WireColumn(value.sql, type="VARCHAR" if type_ == STRING_LITERAL else type_)
+
+
+BOXED = "IF({0} IS NULL, NULL, STRUCT({0} AS v))"
+"""How an array travels: NULL, or alone in a struct."""
+
+
+def _decimal(text: str, type_: str) -> Expr:
+    """A decimal constant: https://cloud.google.com/bigquery/docs/reference/standard-sql/lexical"""
+    return exp.Var(this=f"{decimal_home(type_)} '{text}'")
 
 
 def _number_text(sql: Expr) -> str | None:
@@ -313,8 +339,8 @@ def _number_text(sql: Expr) -> str | None:
         case exp.Neg():
             inner = _number_text(sql.this)
             return None if inner is None or inner.startswith("-") else f"-{inner}"
-        case exp.Cast(this=exp.Literal()) if sql.to.sql("bigquery") in ("NUMERIC", "BIGNUMERIC"):
-            return str(sql.this.name)
+        case exp.Var() if constant := _CONSTANT.fullmatch(sql.name):
+            return constant[1]
         case exp.Literal() if not sql.is_string:
             return sql.name
     return None
