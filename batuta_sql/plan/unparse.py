@@ -134,7 +134,7 @@ class Unparser:
         block = self.block(relation)
         columns = tuple((s, self.translator.wire(block.columns[s])) for s in symbols)
         encoded = any(w.sql != block.columns[s].sql for s, w in columns)
-        if block.stage >= Stage.DISTINCT and encoded:
+        if (block.distinct is not None or block.order) and encoded:
             # The form in which a column travels must not take part in DISTINCT or ORDER BY.
             block = self._sealed(block, symbols)
             columns = tuple((s, self.translator.wire(block.columns[s])) for s in symbols)

@@ -194,7 +194,8 @@ def _column(item: exp.Expr) -> str | None:
     test = item.this if isinstance(item, exp.If) else None
     inner = test.this if isinstance(test, exp.Is) else None
     if isinstance(inner, exp.Column):
-        boxed = sqlglot.parse_one(BOXED.format(inner.sql("bigquery")), read="bigquery")
+        text = "SELECT " + BOXED.format(inner.sql("bigquery"))
+        (boxed,) = sqlglot.parse_one(text, read="bigquery").expressions
         return inner.name if item == boxed else None
     return None
 

@@ -184,8 +184,11 @@ class Client:
                         source=self._source,
                         hint="check the credentials of this source",
                     ) from None
-                self._secrets = [*self._secrets[-8:], str(credentials.token)]
-            return {"Authorization": f"Bearer {credentials.token}"}
+            token = credentials.token
+            text = token.decode() if isinstance(token, bytes) else str(token)
+            if text not in self._secrets:
+                self._secrets.append(text)
+            return {"Authorization": f"Bearer {text}"}
 
     def _token_request(
         self,

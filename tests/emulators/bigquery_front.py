@@ -4,8 +4,8 @@ The emulator runs each job to its end inside ``jobs.insert``, tells 0 bytes for 
 no parameters of types, and runs an id again. This server forwards to it, and adds these in the
 service's documented shapes (https://cloud.google.com/bigquery/docs/reference/rest/v2): jobs that
 run while they are asked for, ``duplicate``, ``jobs.cancel``, bytes processed and billed,
-``maximumBytesBilled``, row counts of tables, types' parameters, names beyond ASCII. It
-records every request, and fails where it is told to.
+``maximumBytesBilled``, row counts of tables, types' parameters, names beyond ASCII
+and in both cases. It records every request, and fails where it is told to.
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ class BigQueryFront:
         self._must("POST", f"{PROJECT}/datasets", body)
 
     def table(self, dataset: str, name: str, fields: list[dict[str, Any]], **more: Any) -> None:
-        if not name.isascii():
+        lower = [k.lower() for k in self._fields]
+        if not name.isascii() or f"{dataset}.{name}".lower() in lower:
             self._aliases[name] = "alias_" + name.encode().hex()
         reference = {"projectId": PROJECT, "datasetId": dataset, "tableId": name}
         body = {"tableReference": reference, "schema": {"fields": fields}, **more}
@@ -256,6 +257,8 @@ class BigQueryFront:
 
     def _forward(self, method: str, path: str, query: Mapping[str, str], body: Any) -> Answer:
         text = json.dumps(body, ensure_ascii=False) if body is not None else ""
+        # The emulator knows a wildcard table by its text, and no quoted name after it.
+        text = re.sub(r"\*` AS `(\w+)`", r"*` AS \1", text)
         path = urllib.parse.unquote(path)
         for name, alias in self._aliases.items():
             path, text = path.replace(name, alias), text.replace(name, alias)
