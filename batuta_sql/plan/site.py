@@ -148,7 +148,7 @@ class Capabilities:
     :param checks_scalar: whether a scalar subquery of several rows is an error there, as in DuckDB.
     :param quantified: whether ``= ANY`` and ``> ALL`` of a subquery may be pushed.
     :param joins_need_equality: whether outer, semi- and anti-joins are pushed only where a part of
-        their condition says that something of one side equals something of the other.
+        their condition (of a FULL JOIN every part) equates something of both sides.
     :param groups_by_columns: whether GROUP BY is written over columns alone, expressions below it.
     """
 

@@ -649,15 +649,20 @@ class Unparser:
 
 
 def _equates(node: Join) -> bool:
-    """Whether a part of the condition says that something of one side equals one of the other."""
+    """Whether the condition says that something of one side equals something of the other.
+
+    For a FULL JOIN every part of it has to.
+    """
     left, right = set(node.left.symbols), set(node.right.symbols)
-    for part in conjuncts(node.on) if node.on is not None else ():
-        if isinstance(part, exp.EQ):
-            sides = references(part.this), references(part.expression)
-            for a, b in (sides, sides[::-1]):
-                if a and b and a <= left and b <= right:
-                    return True
-    return False
+
+    def equates(part: Expr) -> bool:
+        if not isinstance(part, exp.EQ):
+            return False
+        sides = references(part.this), references(part.expression)
+        return any(a and b and a <= left and b <= right for a, b in (sides, sides[::-1]))
+
+    parts = [equates(p) for p in conjuncts(node.on)]
+    return all(parts) and bool(parts) if node.kind == "FULL" else any(parts)
 
 
 def is_constant(value: Expr) -> bool:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import re
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -52,6 +53,21 @@ class DryRun:
     exact: bool
 
 
+@dataclass(eq=False)
+class Job:
+    """A job: its id, made here, and where it runs, once the service has told.
+
+    Outside of the US and EU a job is found by both alone.
+    """
+
+    location: str | None
+    id: str = field(default_factory=lambda: f"batuta_{uuid.uuid4().hex}")
+
+    @property
+    def where(self) -> dict[str, str]:
+        return {"location": self.location} if self.location else {}
+
+
 class Project:
     """The jobs of one project.
 
@@ -70,16 +86,14 @@ class Project:
         """Of a statement that begins now, as ``time.monotonic`` tells it."""
         return time.monotonic() + (self._timeout if self._timeout is not None else 10.0**9)
 
-    def _where(self) -> dict[str, str]:
-        return {"location": self._location} if self._location else {}
+    def job(self) -> Job:
+        return Job(self._location)
 
-    def _request(self, sql: str, job: str | None, **more: Any) -> dict[str, Any]:
+    def _request(self, sql: str, job: Job, **more: Any) -> dict[str, Any]:
         query = {"query": sql, "useLegacySql": False}
         if "maximumBytesBilled" in more:
             query["maximumBytesBilled"] = more.pop("maximumBytesBilled")
-        reference: dict[str, str] = {"projectId": self._project, **self._where()}
-        if job is not None:
-            reference["jobId"] = job
+        reference = {"projectId": self._project, "jobId": job.id, **job.where}
         return {"jobReference": reference, "configuration": {"query": query, **more}}
 
     def dry_run(self, sql: str) -> DryRun:
@@ -87,9 +101,8 @@ class Project:
 
         :raises RemoteError: for a statement that cannot run.
         """
-        found = self.client.call(
-            "POST", f"{self._project}/jobs", body=self._request(sql, None, dryRun=True)
-        )
+        body = self._request(sql, self.job(), dryRun=True)
+        found = self.client.call("POST", f"{self._project}/jobs", body=body)
         failure = job_error(found)
         if failure is not None:
             raise failure
@@ -103,7 +116,7 @@ class Project:
         return DryRun(scanned, most_billed(scanned, tables), accuracy == "PRECISE")
 
     def start(
-        self, sql: str, job: str, most: float | None, deadline: float, stopped: Stopped
+        self, sql: str, job: Job, most: float | None, deadline: float, stopped: Stopped
     ) -> None:
         """Inserts a job.
 
@@ -120,21 +133,24 @@ class Project:
                 "POST", f"{self._project}/jobs", body=body, deadline=deadline, stopped=stopped
             )
         except RemoteError as error:
-            if error.reason == "duplicate":
-                # An insert whose answer was lost: the job is ours, and runs.
-                return
-            raise
+            if error.reason != "duplicate":
+                raise
+            # An insert whose answer was lost: the job is ours, and runs. "project:location.job"
+            told = re.search(r":([\w-]+)\." + job.id, error.message)
+            job.location = job.location or (told[1] if told is not None else None)
+            return
+        job.location = (found.get("jobReference") or {}).get("location") or job.location
         failure = job_error(found)
         if failure is not None:
             raise failure
 
     def results(
-        self, job: str, token: str | None, deadline: float, stopped: Stopped
+        self, job: Job, token: str | None, deadline: float, stopped: Stopped
     ) -> dict[str, Any]:
         """A page of a job's rows; the first one waits until the job is done."""
         while True:
             left = int(max(0.0, deadline - time.monotonic()) * 1000)
-            parameters = {**_INT64, **self._where()}
+            parameters = {**_INT64, **job.where}
             if token is None:
                 parameters["timeoutMs"] = str(min(_WAIT_MILLISECONDS, left))
             else:
@@ -142,7 +158,7 @@ class Project:
             try:
                 page = self.client.call(
                     "GET",
-                    f"{self._project}/queries/{job}",
+                    f"{self._project}/queries/{job.id}",
                     parameters,
                     deadline=deadline,
                     stopped=stopped,
@@ -154,33 +170,31 @@ class Project:
             if time.monotonic() >= deadline:
                 raise RemoteError(0, "timeout", "the job has not ended within query_timeout")
 
-    def _cause(self, job: str, deadline: float, error: RemoteError) -> RemoteError:
+    def _cause(self, job: Job, deadline: float, error: RemoteError) -> RemoteError:
         """A failed job's own error before that of asking for its rows."""
         try:
-            found = self.client.call(
-                "GET", f"{self._project}/jobs/{job}", self._where(), attempts=1
-            )
+            found = self.client.call("GET", f"{self._project}/jobs/{job.id}", job.where, attempts=1)
         except (RemoteError, Error):
             return error
         return job_error(found) or error
 
-    def billed(self, job: str) -> Usage | None:
+    def billed(self, job: Job) -> Usage | None:
         """What a job that is done has billed; None where the service does not say."""
         try:
-            found = self.client.call("GET", f"{self._project}/jobs/{job}", self._where())
+            found = self.client.call("GET", f"{self._project}/jobs/{job.id}", job.where)
         except (RemoteError, Error):
             return None
         told = ((found.get("statistics") or {}).get("query") or {}).get("totalBytesBilled")
         return Usage(bytes=float(told)) if told is not None else None
 
-    def cancel(self, job: str) -> None:
+    def cancel(self, job: Job) -> None:
         """Asks to end a job; bounded, since the network may be silent."""
 
         def ask() -> None:
             with contextlib.suppress(Exception):
                 deadline = time.monotonic() + _CANCEL_SECONDS
-                path = f"{self._project}/jobs/{job}/cancel"
-                self.client.call("POST", path, self._where(), deadline=deadline)
+                path = f"{self._project}/jobs/{job.id}/cancel"
+                self.client.call("POST", path, job.where, deadline=deadline)
 
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
@@ -325,7 +339,7 @@ class BigQuerySnapshot:
         self._price = price
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._running: set[str] = set()
+        self._running: set[Job] = set()
         self._readers: list[PageReader] = []
 
     def read(self, query: FragmentQuery) -> PageReader:
@@ -350,7 +364,7 @@ class BigQuerySnapshot:
     def _run(self, query: FragmentQuery) -> PageReader:
         project, stop = self._project, self._reader_stop()
         most = query.max_bytes if query.max_bytes is not None else self._price(query)
-        job = f"batuta_{uuid.uuid4().hex}"
+        job = project.job()
         deadline = project.deadline()
 
         def stopped() -> bool:

@@ -84,7 +84,9 @@ class Client:
             ) from None
         return httpx.Client(
             timeout=self._timeout(None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=self._settings.max_connections
+            ),
             follow_redirects=False,
         )
 

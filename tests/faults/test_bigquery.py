@@ -324,3 +324,17 @@ def test_credentials_do_not_go_over_http_to_another_machine(
 ) -> None:
     with pytest.raises(batuta_sql.Error, match="not sent over http"):
         connect(credentials=account, endpoint="http://192.0.2.1:1").execute(SQL)
+
+
+def test_a_job_is_found_where_it_runs(front: BigQueryFront, connect: Callable[..., Any]) -> None:
+    """Outside of the US and EU, the service does not find it by its id alone."""
+
+    def elsewhere(answer: dict[str, Any]) -> dict[str, Any]:
+        answer["jobReference"]["location"] = "asia-northeast1"
+        return answer
+
+    front.faults.append(Fault("edit", lambda r: r.inserts, edit=elsewhere))
+    assert whole(connect())
+    asked = [r for r in front.requests if "/queries/" in r.path or "/jobs/batuta_" in r.path]
+    assert len(asked) > ROWS // 500
+    assert {r.query["location"] for r in asked} == {"asia-northeast1"}
