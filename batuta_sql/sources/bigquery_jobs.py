@@ -124,7 +124,8 @@ class Project:
         """
         more: dict[str, Any] = {}
         if most is not None:
-            more["maximumBytesBilled"] = str(max(int(most), TABLE_MINIMUM))
+            # What was authorised as free may bill nothing: 0 could be read as no limit.
+            more["maximumBytesBilled"] = str(max(int(most), 1))
         if self._timeout is not None:
             more["jobTimeoutMs"] = str(max(1, int(self._timeout * 1000)))
         body = self._request(sql, job, **more)

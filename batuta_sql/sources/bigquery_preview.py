@@ -115,8 +115,11 @@ class Previews:
             preview = Preview(table, tuple(columns), limit, fields)
             # Whether the caller may: a table with row access policies has no preview.
             self._page(preview, 1)
-        except (RemoteError, Error):
-            self._refused.add(table)
+        except RemoteError as error:
+            if error.status in (400, 403, 404):
+                self._refused.add(table)
+            return None
+        except Error:
             return None
         return preview
 

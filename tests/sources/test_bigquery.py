@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 import batuta_sql
-from tests.emulators.bigquery_front import MIB, PROJECT, BigQueryFront, Fault, bigquery_front
+from tests.emulators.bigquery_front import (
+    MIB,
+    PROJECT,
+    BigQueryFront,
+    Fault,
+    Request,
+    bigquery_front,
+)
 from tests.sources.conftest import rows_of
 
 FREE = {"on_unknown": "allow"}
@@ -441,6 +448,24 @@ def test_a_table_without_a_preview_for_the_caller_is_read_by_a_job(
     assert len(shop.execute("SELECT id FROM s.orders LIMIT 5").fetchall()) == 5
     (job,) = front.inserted
     assert job.job["maximumBytesBilled"] == str(10 * MIB)
+
+
+def test_what_was_authorised_as_free_bills_nothing(shop: Any, front: BigQueryFront) -> None:
+    """The preview is there for the estimate, and refused when its rows are read."""
+
+    def second(request: Request) -> bool:
+        asked = [r for r in front.requests if r.path.endswith("/data")]
+        return request.path.endswith("/data") and len(asked) > 1
+
+    front.faults.append(Fault("status", second, 9, 403, "accessDenied", "Access Denied"))
+    with pytest.raises(batuta_sql.OperationalError, match="^s: Query exceeded limit.*: 1\\. "):
+        shop.execute("SELECT id FROM s.orders LIMIT 5").fetchall()
+    assert len(shop.execute("SELECT id FROM s.orders LIMIT 5").fetchall()) == 5
+
+
+def test_a_count_of_all_rows_is_free(shop: Any, front: BigQueryFront) -> None:
+    assert shop.execute("SELECT count(*) FROM s.orders").fetchone() == (ROWS,)
+    assert [r.job["maximumBytesBilled"] for r in front.inserted] == ["1"]
 
 
 def test_rows_that_stream_in_are_not_missed(shop: Any, front: BigQueryFront) -> None:
