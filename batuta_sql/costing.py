@@ -229,6 +229,17 @@ class QueryCost:
             self._sent.append(fragment)
             self._started = self._started or time.time()
 
+    def authorised_bytes(self, fragment: Fragment) -> float | None:
+        """Bytes that an authorised fragment may bill: its exact estimate; None where there is none.
+
+        What was permitted is the price of these bytes, so a run that would bill more is another.
+        """
+        asked = self._asked.get(fragment.name)
+        if asked is None or not asked.done() or not self._costing.charges(fragment.source):
+            return None
+        found = asked.result().found
+        return found.bytes_billed if found.confidence == "exact" else None
+
     def _permit(self, estimate: Estimate) -> dict[str, Budget]:
         """Asks the guard; gives the budgets that it looked at."""
         costing = self._costing

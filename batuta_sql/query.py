@@ -377,7 +377,8 @@ class Query:
 
     def _fetch(self, fragment: Fragment) -> Fetch:
         timeout = self.session.sources[fragment.source].query_timeout
-        fetch = Fetch(fragment, self._snapshot(fragment.source), self.stop, timeout)
+        most = self.cost.authorised_bytes(fragment) if self.cost is not None else None
+        fetch = Fetch(fragment, self._snapshot(fragment.source), self.stop, timeout, most)
         self.fetches.append(fetch)
         return fetch
 

@@ -21,10 +21,13 @@ from batuta_sql.plan.placement import Fragment
 from batuta_sql.sources.base import FragmentQuery, FragmentReader, Metered, Snapshot, Usage
 
 
-def fragment_query(fragment: Fragment) -> FragmentQuery:
-    """A fragment as its source is asked for it."""
+def fragment_query(fragment: Fragment, max_bytes: float | None = None) -> FragmentQuery:
+    """A fragment as its source is asked for it.
+
+    :param max_bytes: bytes that it may bill.
+    """
     types = tuple((symbol, wire.type) for symbol, wire in fragment.columns)
-    return FragmentQuery(fragment.sql, types, fragment.tables, fragment.rows)
+    return FragmentQuery(fragment.sql, types, fragment.tables, fragment.rows, max_bytes)
 
 
 @dataclass
@@ -67,6 +70,7 @@ class Fetch:
     snapshot: Snapshot
     stop: Stop
     timeout: float | None = None
+    max_bytes: float | None = None
     metrics: FetchMetrics = field(default_factory=FetchMetrics)
     error: Error | None = None
     """What ended the stream early, in our own terms: an engine in between rewords it."""
@@ -92,7 +96,7 @@ class Fetch:
         """The restored batches; the statement starts now, in the calling thread."""
         started = time.perf_counter()
         columns = self.fragment.columns
-        reader = self.snapshot.read(fragment_query(self.fragment))
+        reader = self.snapshot.read(fragment_query(self.fragment, self.max_bytes))
         try:
             schema = restored_schema(reader.schema, columns)
         except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import math
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,11 @@ _NOT_MODELLED = {
     exp.Comprehension: "a list comprehension",
     exp.PositionalColumn: "a positional column reference (#1)",
 }
+_RESERVED = re.compile(
+    r"\d|_(_root_|change_|colidentifier|file_|partition|row_timestamp|table_)", re.IGNORECASE
+)
+"""Beginnings of names that a system keeps for itself (BigQuery), or takes from nobody."""
+
 _COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE)
 
 
@@ -35,6 +41,8 @@ class SymbolMaker:
     def fresh(self, name: str) -> str:
         self.count += 1
         stem = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)[:24] or "c"
+        if _RESERVED.match(stem):
+            stem = f"c{stem}"
         return f"{stem}_{self.count}"
 
 

@@ -147,6 +147,9 @@ class Capabilities:
     :param windows: whether window functions may be pushed.
     :param checks_scalar: whether a scalar subquery of several rows is an error there, as in DuckDB.
     :param quantified: whether ``= ANY`` and ``> ALL`` of a subquery may be pushed.
+    :param joins_need_equality: whether outer, semi- and anti-joins are pushed only where a part of
+        their condition (of a FULL JOIN every part) equates something of both sides.
+    :param groups_by_columns: whether GROUP BY is written over columns alone, expressions below it.
     """
 
     dialect: str
@@ -160,3 +163,5 @@ class Capabilities:
     windows: bool = False
     quantified: bool = True
     checks_scalar: bool = True
+    joins_need_equality: bool = False
+    groups_by_columns: bool = False

@@ -7,7 +7,7 @@ derived table where not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from sqlglot import exp
@@ -33,6 +33,7 @@ from batuta_sql.plan.relational import (
     With,
     conjuncts,
     is_stable,
+    references,
 )
 from batuta_sql.plan.site import Capabilities
 from batuta_sql.plan.translate import (
@@ -133,7 +134,7 @@ class Unparser:
         block = self.block(relation)
         columns = tuple((s, self.translator.wire(block.columns[s])) for s in symbols)
         encoded = any(w.sql != block.columns[s].sql for s, w in columns)
-        if block.stage >= Stage.DISTINCT and encoded:
+        if (block.distinct is not None or block.order) and encoded:
             # The form in which a column travels must not take part in DISTINCT or ORDER BY.
             block = self._sealed(block, symbols)
             columns = tuple((s, self.translator.wire(block.columns[s])) for s in symbols)
@@ -348,6 +349,8 @@ class Unparser:
         block = self._without_windows(block, node.input.symbols)
         if any(not is_stable(block.columns[s].sql) for s in block.computed):
             block = self._sealed(block, node.input.symbols)
+        if self.capabilities is not None and self.capabilities.groups_by_columns:
+            block, node = self._with_key_columns(block, node)
         environment = self._environment(block)
         keys = [(s, self.translator.group_key(e, environment)) for s, e in node.keys]
         calls = [(s, self.translator.aggregate(e, environment)) for s, e in node.aggregates]
@@ -368,6 +371,22 @@ class Unparser:
         block.stage = Stage.GROUP
         block.aggregated = True
         return block
+
+    def _with_key_columns(self, block: Block, node: Aggregate) -> tuple[Block, Aggregate]:
+        """The block below with each computed key as a column of its own."""
+        environment = self._environment(block)
+        computed = {
+            s: e
+            for s, e in node.keys
+            if not isinstance(self.translator.scalar(e, environment).sql, exp.Column)
+        }
+        if not computed:
+            return block, node
+        kept = tuple((s, column_of(s)) for s in node.input.symbols)
+        below = Project(node.input, (*kept, *computed.items()))
+        block = self._sealed(self._project(block, below), below.symbols)
+        keys = tuple((s, column_of(s) if s in computed else e) for s, e in node.keys)
+        return block, replace(node, input=below, keys=keys)
 
     def _window(self, block: Block, node: Window) -> Block:
         if self.capabilities is not None and not self.capabilities.windows:
@@ -429,6 +448,13 @@ class Unparser:
     def _join(self, node: Join) -> Block:
         if self.capabilities is not None and node.kind not in self.capabilities.joins:
             raise NotPushable(f"{node.kind} JOIN")
+        if (
+            self.capabilities is not None
+            and self.capabilities.joins_need_equality
+            and node.kind not in ("INNER", "CROSS")
+            and not _equates(node)
+        ):
+            raise NotPushable(f"{node.kind} JOIN without an equality of both sides")
         left = self.block(node.left)
         right = self.block(node.right)
         inner = node.kind in ("INNER", "CROSS")
@@ -620,6 +646,23 @@ class Unparser:
         if block.offset is not None:
             select.set("offset", exp.Offset(expression=_limit_term(block.offset)))
         return select
+
+
+def _equates(node: Join) -> bool:
+    """Whether the condition says that something of one side equals something of the other.
+
+    For a FULL JOIN every part of it has to.
+    """
+    left, right = set(node.left.symbols), set(node.right.symbols)
+
+    def equates(part: Expr) -> bool:
+        if not isinstance(part, exp.EQ):
+            return False
+        sides = references(part.this), references(part.expression)
+        return any(a and b and a <= left and b <= right for a, b in (sides, sides[::-1]))
+
+    parts = [equates(p) for p in conjuncts(node.on)]
+    return all(parts) and bool(parts) if node.kind == "FULL" else any(parts)
 
 
 def is_constant(value: Expr) -> bool:

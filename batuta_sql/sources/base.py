@@ -113,12 +113,15 @@ class FragmentQuery:
     :param columns: name and DuckDB type (None: not known) of each column of the result.
     :param tables: the tables that it reads.
     :param rows: rows that the planner expects from it, from the tables' statistics.
+    :param max_bytes: bytes that it may bill, where its exact estimate was authorised; a source that
+        bills by bytes has the remote system hold it to them.
     """
 
     sql: str
     columns: tuple[tuple[str, str | None], ...] = ()
     tables: tuple[TableInfo, ...] = ()
     rows: float | None = None
+    max_bytes: float | None = None
 
 
 class FragmentReader(Protocol):

@@ -17,9 +17,10 @@ _KINDS = {
     "ald": ("batuta_sql.sources.ald", "Ald"),
     "snowflake": ("batuta_sql.sources.snowflake", "Snowflake"),
     "databricks": ("batuta_sql.sources.databricks", "Databricks"),
+    "bigquery": ("batuta_sql.sources.bigquery", "BigQuery"),
     "unity": ("batuta_sql.sources.unity", "Unity"),
 }
-_PLANNED = frozenset({"bigquery", "glue", "iceberg", "huggingface"})
+_PLANNED = frozenset({"glue", "iceberg", "huggingface"})
 ENTRY_POINT_GROUP = "batuta_sql.sources"
 
 
