@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 TPC_VENV := .cache/venv-tpc
-EMULATORS := aws snowflake bigquery
+EMULATORS := aws bigquery databricks snowflake spark
 EMULATOR_STAMPS := $(EMULATORS:%=.cache/venv-%/.stamp)
 BIN := $(VENV)/bin
 # Worker processes of the test run; 2 fits the smallest machine that CI has.

@@ -348,9 +348,17 @@ class SnowflakeSettings(SourceSettings):
     protocol: Literal["http", "https"] | None = None
 
 
-class DatabricksSettings(SourceSettings):
-    bills: ClassVar[bool] = True
-    kind: Literal["databricks"]
+class WorkspaceSettings(SourceSettings):
+    """How a Databricks workspace is reached; what is not given here may come from ``profile``.
+
+    :param host: name or URL of the workspace.
+    :param profile: a profile of ``~/.databrickscfg`` (or of ``DATABRICKS_CONFIG_FILE``).
+    :param token: a personal access token, or any other bearer token.
+    :param client_id: of a service principal: OAuth, machine to machine.
+    :param warehouse_id: of the SQL warehouse; ``http_path`` tells it too.
+    :param tags: whether the catalog's tags become labels.
+    """
+
     host: str | None = None
     http_path: str | None = None
     warehouse_id: str | None = None
@@ -359,8 +367,23 @@ class DatabricksSettings(SourceSettings):
     client_id: str | None = None
     client_secret: Secret | None = None
     catalog: str | None = None
+    tags: bool = False
+
+
+class DatabricksSettings(WorkspaceSettings):
+    """:param driver: what the ADBC driver manager calls its driver, for ``transport = "adbc"``.
+    :param options: further options of the ADBC driver, any of which may be a secret; with ``uri``
+        among them these alone.
+    :param cluster_id: the cluster, for ``transport = "spark_connect"``.
+    """
+
+    bills: ClassVar[bool] = True
+    kind: Literal["databricks"]
     schema_: str | None = Field(default=None, alias="schema")
     transport: Literal["statement_api", "adbc", "spark_connect"] = "statement_api"
+    driver: str = "databricks"
+    options: Options = {}
+    cluster_id: str | None = None
 
 
 class BigQuerySettings(SourceSettings):
@@ -373,11 +396,22 @@ class BigQuerySettings(SourceSettings):
     endpoint: str | None = None
 
 
-class UnitySettings(SourceSettings):
+class UnitySettings(WorkspaceSettings):
+    """:param object_stores: whether files in object stores are read, with credentials that the
+        catalog vends; it is the catalog then that says what is dialled.
+    :param storage_options: what reading them needs beside those, such as an endpoint.
+    """
+
     kind: Literal["unity"]
-    host: str
-    token: Secret | None = None
-    catalog: str | None = None
+    tags: bool = True
+    object_stores: bool = False
+    storage_options: Options = {}
+
+    @property
+    def charges(self) -> bool:
+        """Whether a query may cost something: tables that only the warehouse can read do."""
+        through = self.warehouse_id is not None or self.http_path is not None
+        return through or self.pricing.charges
 
 
 class GlueSettings(SourceSettings):

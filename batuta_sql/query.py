@@ -132,6 +132,8 @@ class Query:
         self._abandoned = False
         self._failed = False
         self._unknown: ProgrammingError | None = None
+        self._text = statement.sql
+        """What DuckDB runs where the statement has no tree."""
         self._bound: BoundColumns | None = None
         self.names = NamesInReach(
             session.catalog,
@@ -154,7 +156,7 @@ class Query:
     def _plan(self) -> None:
         tree = self.statement.tree
         if tree is None:
-            self._expose_tables_of_text()
+            self._text = self._expose_tables_of_text()
             self._expect_scans(list(self.names.tables.values()))
             return
         self.names.prefetch(tree, self.statement.sql)
@@ -182,14 +184,21 @@ class Query:
                 scan_fragment(Scan(table, columns), (), f"scan{number}", capabilities)
             )
 
-    def _expose_tables_of_text(self, sql: str | None = None) -> None:
-        """For a text that only DuckDB reads: its tables become readable under their own names."""
+    def _expose_tables_of_text(self, sql: str | None = None) -> str:
+        """For a text that only DuckDB reads: its tables become readable under their own names.
+
+        Gives the text back, with names of three parts, DuckDB's most, where it had longer ones.
+        """
         text = self.statement.sql if sql is None else sql
+        long: dict[tuple[str, ...], tuple[str, ...]] = {}
         for parts in sorted(_dotted_names(text)):
             if len(parts) == 1:
                 self._expose_bare(parts[0])
             elif self.session.catalog.source(parts[0]) is not None:
-                self._expose_table(parts)
+                exposed = self._expose_table(parts)
+                if exposed is not None and len(parts) > 3:
+                    long[parts] = exposed
+        return _with_names(text, long)
 
     def _expose_bare(self, name: str) -> None:
         """A registered frame or a view of the session."""
@@ -198,26 +207,32 @@ class Query:
             self.cursor.register(lower, self.session.registered[lower])
         elif lower in self.session.views:
             text = self.session.views[lower].sql("duckdb")
-            self._expose_tables_of_text(text)
+            text = self._expose_tables_of_text(text)
             self.cursor.execute(f"CREATE OR REPLACE TEMP VIEW {quote(lower)} AS {text}")
 
-    def _expose_table(self, parts: tuple[str, ...]) -> None:
+    def _expose_table(self, parts: tuple[str, ...]) -> tuple[str, str, str] | None:
         try:
             meaning = self.names.lookup(parts)
         except ProgrammingError as error:
             # Not every dotted name is a table; the engine says whether this one had to be.
             self._unknown = self._unknown or error
-            return
-        if isinstance(meaning, TableInfo):
-            exposed = self.names.expose(meaning)
-            if len(parts) == 2 and exposed[1] != "main":
-                self._shorthand(parts, exposed)
+            return None
+        if not isinstance(meaning, TableInfo):
+            return None
+        exposed = self.names.expose(meaning)
+        schema = parts[1] if len(parts) == 3 else "main"
+        if len(parts) <= 3 and exposed[1].lower() != schema.lower():
+            self._shorthand(parts[0], schema, parts[-1], exposed)
+        return exposed
 
-    def _shorthand(self, parts: tuple[str, ...], exposed: tuple[str, str, str]) -> None:
-        """``source.table`` for ``source.schema.table`` inside DuckDB."""
+    def _shorthand(
+        self, source: str, schema: str, table: str, exposed: tuple[str, str, str]
+    ) -> None:
+        """A shorter name of a table inside DuckDB, as the user wrote it."""
         target = ".".join(quote(p) for p in exposed)
+        self.cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(source)}.{quote(schema)}")
         self.cursor.execute(
-            f"CREATE OR REPLACE VIEW {quote(parts[0])}.main.{quote(parts[1])}"
+            f"CREATE OR REPLACE VIEW {quote(source)}.{quote(schema)}.{quote(table)}"
             f" AS SELECT * FROM {target}"
         )
 
@@ -306,7 +321,7 @@ class Query:
             if self.placed is None:
                 return PendingResult(
                     self.cursor,
-                    self.statement.sql,
+                    self._text,
                     self.parameters,
                     several=self.statement.reason == PIVOT,
                 )
@@ -321,7 +336,7 @@ class Query:
         try:
             self._authorise()
             if self.placed is None:
-                text, values = self.statement.sql, self.parameters
+                text, values = self._text, self.parameters
             else:
                 text, values = self.residual_sql(self._fetch_fragments(self.placed)), None
             self.cursor.execute(f"{words} {text}", values or None)
@@ -562,3 +577,23 @@ def _dotted_names(sql: str) -> set[tuple[str, ...]]:
         after_dot = False
     end()
     return found
+
+
+def _with_names(sql: str, names: Mapping[tuple[str, ...], tuple[str, ...]]) -> str:
+    """``sql`` with each dotted name that is in ``names`` replaced."""
+    if not names:
+        return sql
+    tokens = tokenize(sql, read="duckdb")
+    pieces: list[str] = []
+    done = at = 0
+    while at < len(tokens):
+        # A name of n parts is 2n - 1 tokens.
+        for parts, exposed in names.items():
+            run = tokens[at : at + 2 * len(parts) - 1]
+            dots = all(t.token_type == TokenType.DOT for t in run[1::2])
+            if dots and tuple(t.text for t in run[::2]) == parts:
+                pieces += [sql[done : run[0].start], ".".join(quote(p) for p in exposed)]
+                done, at = run[-1].end + 1, at + len(run) - 1
+                break
+        at += 1
+    return "".join([*pieces, sql[done:]])

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from batuta_sql.demo.postgres_server import PostgresServer
+from tests.emulators import databricks as databricks_emulator
+from tests.emulators.process import Emulator, running
 
 ROOT = Path(__file__).parent.parent
 """The repository."""
@@ -41,6 +43,28 @@ def postgres_uri(postgres: PostgresServer) -> Iterator[str]:
     """The URI of an empty PostgreSQL database for this test alone."""
     with postgres.database() as uri:
         yield uri
+
+
+@pytest.fixture(scope="session")
+def databricks(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[databricks_emulator.Workspace]:
+    """A Databricks workspace with a SQL warehouse and the catalog ``lab``."""
+    with databricks_emulator.workspace(tmp_path_factory.mktemp("databricks")) as workspace:
+        yield workspace
+
+
+@pytest.fixture(scope="session")
+def spark_connect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """A Spark Connect server (Sail), whose catalog is called ``lab`` too."""
+    catalog = '[{name="lab", type="memory", initial_database=["default"]}]'
+    with running(
+        "spark",
+        lambda port: ["-m", "pysail", "spark", "server", "--port", str(port)],
+        tmp_path_factory.mktemp("spark"),
+        environment={"SAIL_CATALOG__LIST": catalog, "SAIL_CATALOG__DEFAULT_CATALOG": "lab"},
+    ) as emulator:
+        yield emulator
 
 
 def pytest_report_header() -> list[str]:

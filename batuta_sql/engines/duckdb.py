@@ -114,8 +114,11 @@ class DuckDBEngine:
     def view(
         self, cursor: duckdb.DuckDBPyConnection, table: TableInfo, dataset: ds.Dataset
     ) -> tuple[str, str, str]:
-        """Makes ``source.schema.table`` readable on ``cursor`` and gives its three-part name."""
-        schema = table.path[-2] if len(table.path) > 1 else "main"
+        """Makes a table readable on ``cursor`` and gives its three-part name.
+
+        DuckDB has three parts: of four, those between the source and the table become one.
+        """
+        schema = ".".join(table.path[:-1]) or "main"
         name = (table.source, schema, table.name)
         registered = "scan:" + ".".join(table.qualified_parts)
         cursor.register(registered, dataset)

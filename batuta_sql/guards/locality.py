@@ -30,7 +30,9 @@ from batuta_sql.config import (
     SourceSettings,
     SQLiteSettings,
     UnitySettings,
+    WorkspaceSettings,
 )
+from batuta_sql.databrickscfg import workspace_of
 
 RANKS: Mapping[Locality, int] = {"local": 0, "private": 1, "vpc": 2, "public": 3}
 """From the nearest to the farthest."""
@@ -95,8 +97,8 @@ def endpoints(settings: SourceSettings) -> tuple[Endpoint, ...]:
             return (_of_url(host, settings.port),)
         case SnowflakeSettings(account=str(account)):
             return (Endpoint(f"{account}.snowflakecomputing.com", 443),)
-        case DatabricksSettings(host=str(host)) | UnitySettings(host=host):
-            return (_of_url(host),)
+        case WorkspaceSettings():
+            return _of_workspace(settings)
         case BigQuerySettings():
             return (_of_url(settings.endpoint or "bigquery.googleapis.com"),)
         case GlueSettings():
@@ -163,6 +165,24 @@ def _of_libpq(host: str, port: str) -> Endpoint:
         # Without a host libpq dials a socket, in a folder that it was built with.
         return Endpoint(port=number, socket=host or "/var/run/postgresql")
     return Endpoint(host, number)
+
+
+# --- Databricks --------------------------------------------------------------------------------
+
+
+def _of_workspace(settings: WorkspaceSettings) -> tuple[Endpoint, ...]:
+    """The workspace's address, and that of the ADBC driver where it has one of its own."""
+    found: list[Endpoint] = []
+    if settings.host is not None or settings.profile is not None:
+        found.append(_of_url(workspace_of(settings).host))
+    if isinstance(settings, DatabricksSettings) and "uri" in settings.options:
+        found.append(_of_url(settings.options["uri"].reveal()))
+    if isinstance(settings, UnitySettings) and settings.object_stores:
+        options = settings.storage_options.items()
+        named = [v.reveal() for k, v in options if "endpoint" in k.lower()]
+        # Else it is whatever store the catalog names.
+        found += [_of_url(n) for n in named] or [Endpoint("an object store of the catalog")]
+    return tuple(found) or (Endpoint(),)
 
 
 # --- paths and URLs ----------------------------------------------------------------------------

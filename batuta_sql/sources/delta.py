@@ -8,6 +8,7 @@ DuckDB skips row groups by statistics. ``table@v3`` reads version 3.
 
 from __future__ import annotations
 
+import abc
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,53 +64,45 @@ class DeltaTranslator(ViewTranslator):
     """Names the version in the fragment, so that it is read whatever is committed meanwhile."""
 
     def table(self, table: TableInfo) -> exp.Table:
-        name = "/".join((*table.path[:-1], _split_version(table.name)[0]))
+        name = "/".join((*table.path[:-1], split_version(table.name)[0]))
         return quoted_table((f"{self._names.view(name)}@v{table.version}",))
 
 
-class Delta(EmbeddedSource):
-    """A folder of Delta tables and of folders of them, or named ones."""
+class DeltaReader(EmbeddedSource):
+    """Reads Delta tables where they lie, wherever a source says that that is."""
 
-    kind = "delta"
-
-    def __init__(self, name: str, settings: DeltaSettings) -> None:
-        super().__init__(name, settings.query_timeout)
-        self._settings = settings
-        self._named = {n: t for n, t in settings.tables.items() if t.path is not None}
+    def __init__(self, name: str, query_timeout: float | None) -> None:
+        super().__init__(name, query_timeout)
         self._views = ViewNames()
-        self._store = ObjectStore(
-            name,
-            settings.storage_options,
-            settings.connect_timeout,
-            settings.query_timeout,
-            settings.secrets,
-        )
         self._versions: LRUCache[tuple[str, int], DeltaVersion] = LRUCache(_VERSIONS_KEPT)
         self._versions_lock = threading.Lock()
-        if settings.path is None and not self._named:
-            raise ConfigError(f"sources.{name}: give path, or tables = {{ name = 'path' }}")
+
+    @abc.abstractmethod
+    def _location(self, name: str) -> str:
+        """Path or URL of the table called ``name``: the parts of its path, slashes between."""
+
+    def _access(self, name: str) -> Mapping[str, str]:
+        """What deltalake needs to open the table: its ``storage_options``, secrets among them."""
+        return {}
+
+    def _secret_values(self) -> list[str]:
+        return []
+
+    def _reads_anywhere(self, name: str) -> bool:
+        """Whether the table may lie in an object store."""
+        return False
+
+    def _attach(self, url: str) -> None:
+        """Makes files of an object store readable in the source's engine."""
+
+    def _told_version(self, name: str) -> int | None:
+        """The version that the configuration fixes; None: the newest."""
+        return None
 
     @cached_property
     def capabilities(self) -> Capabilities:
         translator = DeltaTranslator(self._views)
         return Capabilities(dialect="duckdb", translator=translator, windows=True)
-
-    # --- the catalog ---------------------------------------------------------------------------
-
-    def list_tables(self) -> Sequence[TableName]:
-        paths = [(n,) for n in self._named] + [tuple(n.split("/")) for n in self._folders()]
-        return [TableName(p, "delta table") for p in sorted(paths)]
-
-    def resolve(self, path: tuple[str, ...]) -> Sequence[TableInfo]:
-        asked, version = _split_version(path[-1])
-        wanted = (*path[:-1], asked)
-        names = self._exactly(wanted) or self._folders()
-        known = {n: (n,) for n in self._named} | {n: tuple(n.split("/")) for n in names}
-        alike = [n for n, p in known.items() if _fits(p, wanted)]
-        for name in alike:
-            self._views.tell_apart(n for n in known if n.lower() == name.lower())
-        exact = [n for n in alike if known[n][-len(wanted) :] == wanted]
-        return [self._table(n, known[n], version) for n in exact or alike]
 
     def _table(self, name: str, path: tuple[str, ...], asked: int | None) -> TableInfo:
         found = self._now(name, asked)
@@ -133,70 +126,17 @@ class Delta(EmbeddedSource):
             version=str(found.version),
         )
 
-    def _folders(self) -> Mapping[str, str | Path]:
-        """Delta tables below the folder: ``table``, or ``schema/table``."""
-        if self._settings.path is None:
-            return {}
-        if is_url(self._settings.path):
-            return {n: u for n, u in self._stored(self._settings.path) if n not in self._named}
-        folder = Path(self._settings.path)
-        if not folder.is_dir():
-            raise OperationalError(
-                f"there is no folder {folder}", source=self.name, hint="check this source's path"
-            )
-        found: dict[str, Path] = {}
-        try:
-            for entry in _subfolders(folder):
-                if _is_table(entry):
-                    found[entry.name] = entry
-                else:
-                    inner = [p for p in _subfolders(entry) if _is_table(p)]
-                    found |= {f"{entry.name}/{p.name}": p for p in inner}
-        except OSError as error:
-            raise OperationalError(
-                f"{error.filename}: {error.strerror}", source=self.name
-            ) from None
-        return {n: p for n, p in found.items() if n not in self._named}
-
-    def _exactly(self, wanted: tuple[str, ...]) -> list[str]:
-        """The table of an object store that is spelt so: nothing else has to be listed for it."""
-        path = self._settings.path
-        if path is None or not is_url(path):
-            return []
-        name = "/".join(wanted)
-        return [name] if self._store.exists(f"{path.rstrip('/')}/{name}/_delta_log") else []
-
-    def _stored(self, folder: str, schema: str = "") -> Iterator[tuple[str, str]]:
-        """Name and URL of the Delta tables below a folder of an object store."""
-        for name, url, is_folder in self._store.entries(folder):
-            if not is_folder or name.startswith((".", "_")):
-                continue
-            if self._store.exists(f"{url}/_delta_log"):
-                yield schema + name, url
-            elif not schema:
-                yield from self._stored(url, f"{name}/")
-
-    def _location(self, name: str) -> str:
-        if name in self._named:
-            return str(self._named[name].path)
-        if self._settings.path is not None and is_url(self._settings.path):
-            return f"{self._settings.path.rstrip('/')}/{name}"
-        folder = self._folders().get(name)
-        if folder is None:
-            raise OperationalError(f'Delta table "{name}" is not there any more', source=self.name)
-        return str(folder)
-
     # --- the log -------------------------------------------------------------------------------
 
     def _now(self, name: str, asked: int | None) -> DeltaVersion:
         """The version asked for, or the newest, of the table that is there now."""
-        if asked is None and name in self._named:
-            asked = self._named[name].version
+        if asked is None:
+            asked = self._told_version(name)
         table = self._open(name, asked)
         with self._versions_lock:
             known = self._versions.get((name, table.version()))
         if known is None or known.identity != str(table.metadata().id):
-            known = read_version(self.name, name, table)
+            known = read_version(self.name, name, table, anywhere=self._reads_anywhere(name))
             with self._versions_lock:
                 self._versions[name, known.version] = known
         return known
@@ -211,11 +151,11 @@ class Delta(EmbeddedSource):
         from deltalake import DeltaTable
 
         location = self._location(name)
-        options = {k: v.reveal() for k, v in self._settings.storage_options.items()}
+        options = dict(self._access(name))
         try:
             return DeltaTable(location, version=version, storage_options=options)
         except Exception as error:
-            message = redact(first_words(error), self._settings.secrets())
+            message = redact(first_words(error), self._secret_values())
             raise OperationalError(
                 f'Delta table "{name}" cannot be opened: {message}', source=self.name
             ) from None
@@ -223,11 +163,11 @@ class Delta(EmbeddedSource):
     # --- reading -------------------------------------------------------------------------------
 
     def relation(self, cursor: duckdb.DuckDBPyConnection, name: str, query: FragmentQuery) -> str:
-        view, number = _split_version(name)
+        view, number = split_version(name)
         assert number is not None
         version = self._pinned(self._views.table(view), number)
         if version.files and is_url(version.files[0]):
-            self._store.attach(self.engine, version.files[0])
+            self._attach(version.files[0])
         files = self._needed(cursor, version, name, query)
         groups = self._groups(cursor, version, view, files)
         branches = [_branch(version, f"files:{name}", f, mended) for f, mended in groups]
@@ -329,7 +269,7 @@ class Delta(EmbeddedSource):
         # A table that is joined with itself is listed twice, and ``uses_of`` finds both.
         for table in {t.path: t for t in query.tables}.values():
             name = self.capabilities.translator.table(table).name
-            view, number = _split_version(name)
+            view, number = split_version(name)
             assert number is not None
             version = self._pinned(self._views.table(view), number)
             physical = {c.name: c.physical for c in version.columns}
@@ -349,6 +289,108 @@ class Delta(EmbeddedSource):
                     words = "Delta log and Parquet footers"
             basis[words] = None
         return estimated(query, tree, sum_, sure, ", ".join(basis))
+
+
+class Delta(DeltaReader):
+    """A folder of Delta tables and of folders of them, or named ones."""
+
+    kind = "delta"
+
+    def __init__(self, name: str, settings: DeltaSettings) -> None:
+        super().__init__(name, settings.query_timeout)
+        self._settings = settings
+        self._named = {n: t for n, t in settings.tables.items() if t.path is not None}
+        self._store = ObjectStore(
+            name,
+            settings.storage_options,
+            settings.connect_timeout,
+            settings.query_timeout,
+            settings.secrets,
+        )
+        if settings.path is None and not self._named:
+            raise ConfigError(f"sources.{name}: give path, or tables = {{ name = 'path' }}")
+
+    def _access(self, name: str) -> Mapping[str, str]:
+        return {k: v.reveal() for k, v in self._settings.storage_options.items()}
+
+    def _secret_values(self) -> list[str]:
+        return self._settings.secrets()
+
+    def _attach(self, url: str) -> None:
+        self._store.attach(self.engine, url)
+
+    def _told_version(self, name: str) -> int | None:
+        return self._named[name].version if name in self._named else None
+
+    # --- the catalog ---------------------------------------------------------------------------
+
+    def list_tables(self) -> Sequence[TableName]:
+        paths = [(n,) for n in self._named] + [tuple(n.split("/")) for n in self._folders()]
+        return [TableName(p, "delta table") for p in sorted(paths)]
+
+    def resolve(self, path: tuple[str, ...]) -> Sequence[TableInfo]:
+        asked, version = split_version(path[-1])
+        wanted = (*path[:-1], asked)
+        names = self._exactly(wanted) or self._folders()
+        known = {n: (n,) for n in self._named} | {n: tuple(n.split("/")) for n in names}
+        alike = [n for n, p in known.items() if _fits(p, wanted)]
+        for name in alike:
+            self._views.tell_apart(n for n in known if n.lower() == name.lower())
+        exact = [n for n in alike if known[n][-len(wanted) :] == wanted]
+        return [self._table(n, known[n], version) for n in exact or alike]
+
+    def _folders(self) -> Mapping[str, str | Path]:
+        """Delta tables below the folder: ``table``, or ``schema/table``."""
+        if self._settings.path is None:
+            return {}
+        if is_url(self._settings.path):
+            return {n: u for n, u in self._stored(self._settings.path) if n not in self._named}
+        folder = Path(self._settings.path)
+        if not folder.is_dir():
+            raise OperationalError(
+                f"there is no folder {folder}", source=self.name, hint="check this source's path"
+            )
+        found: dict[str, Path] = {}
+        try:
+            for entry in _subfolders(folder):
+                if _is_table(entry):
+                    found[entry.name] = entry
+                else:
+                    inner = [p for p in _subfolders(entry) if _is_table(p)]
+                    found |= {f"{entry.name}/{p.name}": p for p in inner}
+        except OSError as error:
+            raise OperationalError(
+                f"{error.filename}: {error.strerror}", source=self.name
+            ) from None
+        return {n: p for n, p in found.items() if n not in self._named}
+
+    def _exactly(self, wanted: tuple[str, ...]) -> list[str]:
+        """The table of an object store that is spelt so: nothing else has to be listed for it."""
+        path = self._settings.path
+        if path is None or not is_url(path):
+            return []
+        name = "/".join(wanted)
+        return [name] if self._store.exists(f"{path.rstrip('/')}/{name}/_delta_log") else []
+
+    def _stored(self, folder: str, schema: str = "") -> Iterator[tuple[str, str]]:
+        """Name and URL of the Delta tables below a folder of an object store."""
+        for name, url, is_folder in self._store.entries(folder):
+            if not is_folder or name.startswith((".", "_")):
+                continue
+            if self._store.exists(f"{url}/_delta_log"):
+                yield schema + name, url
+            elif not schema:
+                yield from self._stored(url, f"{name}/")
+
+    def _location(self, name: str) -> str:
+        if name in self._named:
+            return str(self._named[name].path)
+        if self._settings.path is not None and is_url(self._settings.path):
+            return f"{self._settings.path.rstrip('/')}/{name}"
+        folder = self._folders().get(name)
+        if folder is None:
+            raise OperationalError(f'Delta table "{name}" is not there any more', source=self.name)
+        return str(folder)
 
 
 def _below(rows: object, children: int) -> list[str]:
@@ -436,6 +478,6 @@ def _is_table(folder: Path) -> bool:
     return (folder / "_delta_log").is_dir()
 
 
-def _split_version(name: str) -> tuple[str, int | None]:
+def split_version(name: str) -> tuple[str, int | None]:
     match = _VERSIONED.fullmatch(name)
     return (match[1], int(match[2])) if match else (name, None)

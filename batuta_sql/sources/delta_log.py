@@ -91,9 +91,12 @@ class DeltaVersion:
         return tuple(c for c in self.columns if c.name not in self.partition_columns)
 
 
-def read_version(source: str, name: str, table: DeltaTable) -> DeltaVersion:
+def read_version(
+    source: str, name: str, table: DeltaTable, *, anywhere: bool = False
+) -> DeltaVersion:
     """What the log says of the version that ``table`` is at.
 
+    :param anywhere: whether its files may lie in an object store; ``files`` are then URLs.
     :raises NotSupportedError: where the table needs what cannot be read right.
     :raises OperationalError: where the log cannot be read.
     """
@@ -104,7 +107,7 @@ def read_version(source: str, name: str, table: DeltaTable) -> DeltaVersion:
         fields = json.loads(table.schema().to_json())["fields"]
         columns = tuple(_column(f, mode, source, name) for f in fields)
         actions = pa.table(table.get_add_actions(flatten=False))
-        root = _root(source, name, table)
+        root = table.table_uri if anywhere else _root(source, name, table)
         counts = actions.column("num_records").to_pylist()
         partition_columns = tuple(metadata.partition_columns)
         return DeltaVersion(

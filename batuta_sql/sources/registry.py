@@ -16,9 +16,11 @@ _KINDS = {
     "delta": ("batuta_sql.sources.delta", "Delta"),
     "ald": ("batuta_sql.sources.ald", "Ald"),
     "snowflake": ("batuta_sql.sources.snowflake", "Snowflake"),
+    "databricks": ("batuta_sql.sources.databricks", "Databricks"),
     "bigquery": ("batuta_sql.sources.bigquery", "BigQuery"),
+    "unity": ("batuta_sql.sources.unity", "Unity"),
 }
-_PLANNED = frozenset({"databricks", "unity", "glue", "iceberg", "huggingface"})
+_PLANNED = frozenset({"glue", "iceberg", "huggingface"})
 ENTRY_POINT_GROUP = "batuta_sql.sources"
 
 

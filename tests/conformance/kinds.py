@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tests.conformance.stand import Opener
-from tests.conformance.stands import bigquery, embedded, postgresql, snowflake
+from tests.conformance.stands import bigquery, databricks, embedded, postgresql, snowflake
 
 OPENERS: Mapping[str, Opener] = {
     "postgresql": postgresql.postgresql,
@@ -17,5 +17,7 @@ OPENERS: Mapping[str, Opener] = {
     "files on S3": embedded.s3,
     "delta on S3": embedded.delta_s3,
     "snowflake": snowflake.snowflake,
+    "databricks": databricks.databricks,
+    "unity": databricks.unity,
     "bigquery": bigquery.bigquery,
 }
