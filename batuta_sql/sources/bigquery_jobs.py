@@ -314,6 +314,9 @@ class PageReader:
             except queue.Full:
                 continue
 
+    def cancel(self) -> None:
+        self._stop.set()
+
     def close(self) -> None:
         self._done = True
         self._stop.set()
@@ -410,7 +413,7 @@ class BigQuerySnapshot:
         for job in running:
             self._project.cancel(job)
         for reader in readers:
-            reader._stop.set()
+            reader.cancel()
 
     def close(self) -> None:
         self.cancel()

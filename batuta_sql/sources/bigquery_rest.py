@@ -337,6 +337,9 @@ class Client:
         message = self.clean(error.message)
         name = self._source
         match error.reason, error.status:
+            case (("stopped" | "timeout"), _) if "timed out" in message.lower():
+                # jobTimeoutMs
+                return OperationalError(message, source=name, hint="raise query_timeout")
             case "stopped", _:
                 return QueryCancelled(message, source=name)
             case "bytesBilledLimitExceeded", _:

@@ -194,7 +194,7 @@ def batch_of(rows: Sequence[Mapping[str, Any]], shapes: Sequence[Shape]) -> pa.R
     width = len(shapes)
     try:
         cells = [row["f"] for row in rows]
-        if any(len(c) != width for c in cells):
+        if not set(map(len, cells)) <= {width}:
             raise DataError("a row of the answer has another number of columns than its schema")
         columns = [[c[i]["v"] for c in cells] for i in range(width)]
     except (KeyError, TypeError):
@@ -209,7 +209,7 @@ def _array(values: list[Any], shape: Shape, column: str) -> pa.Array:
             return _lists(values, shape, column)
         case "STRUCT":
             return _structs(values, shape, column)
-    if not all(v is None or type(v) is str for v in values):
+    if not set(map(type, values)) <= {str, type(None)}:
         # JSON's own numbers and truth values, where a server sends them.
         values = [v if v is None or isinstance(v, str) else _text(v, column) for v in values]
     if shape.type == "BLOB":

@@ -205,6 +205,17 @@ def test_a_job_that_does_not_end_in_time_is_cancelled(
     assert eventually(lambda: job.body["jobReference"]["jobId"] in front.cancelled)
 
 
+def test_a_job_that_the_service_ends_for_its_time_is_no_cancellation(
+    front: BigQueryFront, connect: Callable[..., Any]
+) -> None:
+    told = "Job execution was cancelled: Job timed out after 2s"
+    front.faults.append(Fault("status", page(0), 99, 400, "stopped", told))
+    with pytest.raises(batuta_sql.OperationalError, match="timed out") as caught:
+        connect().execute(SQL).fetchall()
+    assert not isinstance(caught.value, batuta_sql.QueryCancelled)
+    assert "raise query_timeout" in str(caught.value)
+
+
 def test_nobody_listens(connect: Callable[..., Any]) -> None:
     with pytest.raises(
         batuta_sql.OperationalError, match=r"(?s)^s: the connection failed.*endpoint"

@@ -229,6 +229,40 @@ def test_a_value_that_does_not_fit_names_its_column(shop: Any, front: BigQueryFr
         shop.execute("SELECT price FROM s.orders WHERE id = 1").fetchall()
 
 
+@pytest.mark.parametrize(
+    ("parameters", "text", "type_", "value"),
+    [
+        ({}, "9" * 38 + "." + "1" * 38, "VARCHAR", "9" * 38 + "." + "1" * 38),
+        ({"precision": "38", "scale": "0"}, "9" * 38, "DECIMAL(38,0)", Decimal("9" * 38)),
+        (
+            {"precision": "38", "scale": "38"},
+            "0." + "1" * 38,
+            "DECIMAL(38,38)",
+            Decimal("0." + "1" * 38),
+        ),
+    ],
+)
+def test_bignumeric_arrives_exactly(
+    shop: Any, front: BigQueryFront, parameters: Any, text: str, type_: str, value: Any
+) -> None:
+    """The emulator has no such column: its answers are edited into the service's form."""
+
+    def table(answer: dict[str, Any]) -> dict[str, Any]:
+        answer["schema"]["fields"][2] |= {"type": "BIGNUMERIC", **parameters}
+        return answer
+
+    def rows(answer: dict[str, Any]) -> dict[str, Any]:
+        answer["schema"]["fields"][0]["type"] = "BIGNUMERIC"
+        answer["rows"][0]["f"][0]["v"] = text
+        return answer
+
+    front.faults.append(Fault("edit", lambda r: r.path.endswith("/tables/types"), 9, edit=table))
+    front.faults.append(Fault("edit", lambda r: "/queries/" in r.path, edit=rows))
+    assert shop.describe("s.types").to_pylist()[2]["column_type"] == type_
+    sql = "SELECT exact FROM s.types WHERE id = 1"
+    assert shop.execute(sql).fetchone() == (value,)
+
+
 # --- pushdown ----------------------------------------------------------------------------------
 
 PUSHED = [
