@@ -284,9 +284,7 @@ class Provenance:
         kept = table.labels.rows if column is None else table.labels.of(column).all
         statements = table.statements or (_local_statement(path, table, column),)
         for statement in statements:
-            if column is not None and statement.column not in (None, column, column.lower()):
-                continue
-            if column is None and statement.column not in (None, "\0rows"):
+            if not statement.is_about(column):
                 continue
             for label in sorted(statement.labels.all & kept):
                 carried = "direct" if label in statement.labels.direct else "indirect"

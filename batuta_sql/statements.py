@@ -200,6 +200,9 @@ def described(table: TableInfo) -> pa.Table:
 def _describe_query(connection: Connection, sql: str) -> Outcome:
     query = connection._query(sql, None)
     try:
+        if query.placed is None:
+            # DuckDB reads the tables of a PIVOT to tell its columns.
+            query.provenance.authorise()
         types = _column_types(query)
     except BaseException as error:
         raise query.failure(error) from None

@@ -32,6 +32,14 @@ class Statement:
     where: str
     column: str | None = None
 
+    def is_about(self, column: str | None) -> bool:
+        """Whether it labels ``column``, whose name matches without case; None: the rows as such."""
+        if self.column is None:
+            return True
+        if column is None:
+            return self.column == _ROWS
+        return self.column.lower() == column.lower()
+
 
 @dataclass(frozen=True)
 class LabelledTable:
@@ -122,7 +130,7 @@ def labelled_tables(source: SourceSettings) -> list[str]:
 def _united(statements: Iterable[Statement], column: str) -> ColumnLabels:
     found = ColumnLabels()
     for statement in statements:
-        if statement.column is None or statement.column.lower() == column.lower():
+        if statement.is_about(column):
             found |= statement.labels
     return found
 

@@ -12,6 +12,7 @@ import re
 
 from sqlglot import exp
 
+from batuta_sql.plan.date_parts import DatePartMethods
 from batuta_sql.plan.pushdown import NULL, STRING_LITERAL, PushTranslator
 from batuta_sql.plan.relational import Expr
 from batuta_sql.plan.site import TableInfo
@@ -50,7 +51,7 @@ def decimal_home(type_: str) -> str | None:
     return "NUMERIC" if whole <= 29 and scale <= 9 else "BIGNUMERIC"
 
 
-class BigQueryTranslator(PushTranslator):
+class BigQueryTranslator(DatePartMethods, PushTranslator):
     """Writes expressions in GoogleSQL.
 
     :param project: of the source; tables of others have theirs in the path.
@@ -248,18 +249,6 @@ class BigQueryTranslator(PushTranslator):
             raise NotPushable("contains of something that is not a literal, or empty")
         found = exp.Anonymous(this="STRPOS", expressions=[subject.sql, part.sql])
         return Typed(exp.GT(this=found, expression=exp.Literal.number(0)), "BOOLEAN")
-
-    def _extract(self, node: Expr, environment: Environment) -> Typed:
-        return self._date_part(node.name.upper(), node.expression, environment)
-
-    def _year(self, node: Expr, environment: Environment) -> Typed:
-        return self._date_part("YEAR", node.this, environment)
-
-    def _month(self, node: Expr, environment: Environment) -> Typed:
-        return self._date_part("MONTH", node.this, environment)
-
-    def _day(self, node: Expr, environment: Environment) -> Typed:
-        return self._date_part("DAY", node.this, environment)
 
     def _date_part(self, part: str, subject: Expr, environment: Environment) -> Typed:
         value = self._value(subject, environment)

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from sqlglot import exp
 
+from batuta_sql.plan.date_parts import DatePartMethods
 from batuta_sql.plan.pushdown import PushTranslator
 from batuta_sql.plan.relational import Expr
 from batuta_sql.plan.site import Capabilities
@@ -38,7 +39,7 @@ def capabilities() -> Capabilities:
     )
 
 
-class DatabricksTranslator(PushTranslator):
+class DatabricksTranslator(DatePartMethods, PushTranslator):
     """DuckDB's meaning in Databricks' words."""
 
     dialect = "databricks"
@@ -194,18 +195,6 @@ class DatabricksTranslator(PushTranslator):
             raise NotPushable(f"`{function}` of other types than text")
         arguments = [self.binary(subject).sql, self.binary(part).sql]
         return Typed(exp.Anonymous(this=function, expressions=arguments), "BOOLEAN")
-
-    def _extract(self, node: Expr, environment: Environment) -> Typed:
-        return self._date_part(node.name.upper(), node.expression, environment)
-
-    def _year(self, node: Expr, environment: Environment) -> Typed:
-        return self._date_part("YEAR", node.this, environment)
-
-    def _month(self, node: Expr, environment: Environment) -> Typed:
-        return self._date_part("MONTH", node.this, environment)
-
-    def _day(self, node: Expr, environment: Environment) -> Typed:
-        return self._date_part("DAY", node.this, environment)
 
     def _date_part(self, part: str, subject: Expr, environment: Environment) -> Typed:
         value = self._value(subject, environment)

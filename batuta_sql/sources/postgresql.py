@@ -18,6 +18,7 @@ from sqlglot import exp
 
 from batuta_sql.config import PostgreSQLSettings
 from batuta_sql.errors import Error, OperationalError
+from batuta_sql.plan.date_parts import DatePartMethods
 from batuta_sql.plan.pushdown import PushTranslator
 from batuta_sql.plan.relational import Expr
 from batuta_sql.plan.site import BaseTable
@@ -539,7 +540,7 @@ _PARTS = {
 _PARTS |= {"DAYOFYEAR": _PARTS["DOY"], "DAYOFWEEK": _PARTS["DOW"], "WEEKDAY": _PARTS["DOW"]}
 
 
-class PostgreSQLTranslator(PushTranslator):
+class PostgreSQLTranslator(DatePartMethods, PushTranslator):
     """DuckDB's meaning in PostgreSQL's words."""
 
     dialect = "postgres"
@@ -638,18 +639,6 @@ class PostgreSQLTranslator(PushTranslator):
         if not is_exact(value.type):
             raise NotPushable(f"abs of {value.type}")
         return Typed(exp.Abs(this=value.sql), value.type)
-
-    def _extract(self, node: Expr, environment: Environment) -> Typed:
-        return self._date_part(node.name.upper(), node.expression, environment)
-
-    def _year(self, node: Expr, environment: Environment) -> Typed:
-        return self._date_part("YEAR", node.this, environment)
-
-    def _month(self, node: Expr, environment: Environment) -> Typed:
-        return self._date_part("MONTH", node.this, environment)
-
-    def _day(self, node: Expr, environment: Environment) -> Typed:
-        return self._date_part("DAY", node.this, environment)
 
     def _date_part(self, part: str, subject: Expr, environment: Environment) -> Typed:
         value = self._value(subject, environment)

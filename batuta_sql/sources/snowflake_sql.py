@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlglot import exp
 
+from batuta_sql.plan.date_parts import DatePartMethods
 from batuta_sql.plan.pushdown import PushTranslator
 from batuta_sql.plan.relational import Expr
 from batuta_sql.plan.site import ColumnInfo
@@ -109,7 +110,7 @@ def _time(name: str, native: str, nullable: bool, fraction: int) -> ColumnInfo:
     )
 
 
-class SnowflakeTranslator(PushTranslator):
+class SnowflakeTranslator(DatePartMethods, PushTranslator):
     """DuckDB's meaning in Snowflake's words."""
 
     dialect = "snowflake"
@@ -137,18 +138,6 @@ class SnowflakeTranslator(PushTranslator):
         if node.args.get("negate"):
             test = exp.Not(this=exp.Paren(this=test))
         return Typed(test, "BOOLEAN")
-
-    def _year(self, node: Expr, environment: Environment) -> Typed:
-        return self._date_part("YEAR", node.this, environment)
-
-    def _month(self, node: Expr, environment: Environment) -> Typed:
-        return self._date_part("MONTH", node.this, environment)
-
-    def _day(self, node: Expr, environment: Environment) -> Typed:
-        return self._date_part("DAY", node.this, environment)
-
-    def _extract(self, node: Expr, environment: Environment) -> Typed:
-        return self._date_part(node.name.upper(), node.expression, environment)
 
     def _date_part(self, part: str, subject: Expr, environment: Environment) -> Typed:
         value = self._value(subject, environment)

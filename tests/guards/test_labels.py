@@ -341,6 +341,8 @@ MIXING = [
     "SELECT * FROM crm.customer c POSITIONAL JOIN open.countries o",
     "CREATE TABLE mixed AS SELECT c.name FROM crm.customer c, open.countries",
     "EXPLAIN ANALYZE SELECT c.name FROM crm.customer c, open.countries",
+    "DESCRIBE PIVOT (SELECT c.name, o.code FROM crm.customer c, open.countries o) ON code"
+    " USING count(*)",
 ]
 
 
@@ -350,6 +352,18 @@ def test_public_data_is_not_mixed_into_sovereign_data(connection: Connection, sq
         connection.execute(sql)
     assert told.value.exit_status == 4
     assert "crm, open" in told.value.message
+
+
+def test_a_label_says_where_it_comes_from_however_its_column_is_spelt(
+    connection: Connection,
+) -> None:
+    """The configuration has EMAIL, the table email."""
+    found = connection.plan("SELECT email FROM crm.customer").label_origins
+    assert {(o.label, o.where) for o in found} == {
+        (INTERNAL, "sources.crm.labels"),
+        (SOVEREIGN, 'sources.crm.tables."customer".labels'),
+        (PII, 'sources.crm.tables."customer".columns.EMAIL'),
+    }
 
 
 def test_a_query_that_mixes_nothing_passes(connection: Connection) -> None:

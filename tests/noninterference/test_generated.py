@@ -35,7 +35,9 @@ def flow_query(seed: str) -> str:
     return f"SELECT * FROM ({unlimited}) AS q ORDER BY ALL LIMIT 3"
 
 
-@pytest.mark.parametrize("first", range(0, QUERIES, CHUNK))
+@pytest.mark.parametrize(
+    "first", range(0, QUERIES, CHUNK), ids=lambda first: f"{SEED}/{first}-{first + CHUNK - 1}"
+)
 def test_what_does_not_carry_a_label_does_not_change_with_its_data(
     first: int, world: World, record_property: Callable[[str, object], None]
 ) -> None:
