@@ -100,7 +100,7 @@ class Connection:
             engine,
             Catalog(sources, settings.catalog_ttl, self._gate.check),
             settings,
-            costing=Costing(sources, settings.sources, settings.cost, confirm),
+            Costing(sources, settings.sources, settings.cost, confirm),
         )
         self._lock = threading.Lock()
         self._running: set[Query] = set()
@@ -134,8 +134,7 @@ class Connection:
         for query in running:
             query.cancel()
             query.close()
-        if self._session.costing is not None:
-            self._session.costing.close()
+        self._session.costing.close()
         for source in self._session.sources.values():
             source.close()
         self._session.engine.close()
@@ -249,7 +248,7 @@ class Connection:
         :raises ProgrammingError: where ``cost.history`` turns it off.
         """
         costing = self._session.costing
-        if costing is None or costing.history is None:
+        if costing.history is None:
             raise ProgrammingError("there is no history", hint="set cost.history = true")
         costing.history.flush()
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +56,7 @@ class PlannedFragment:
     def estimate(self) -> Estimate:
         """What it was to take; asked for when it is first read, where nobody asked before."""
         if self._estimate is None:
-            (self._estimate,) = _estimates(self._query, [self._run.fragment])
+            (self._estimate,) = self._query.cost.estimates([self._run.fragment])
         return self._estimate
 
     def __repr__(self) -> str:
@@ -108,7 +108,7 @@ class Plan:
 
     def metrics(self) -> dict[str, Any]:
         """Figures of the run, per fragment and in sum; the estimate beside the actual."""
-        estimates = _estimates(self._query, [f._run.fragment for f in self.fragments])
+        estimates = self._query.cost.estimates([f._run.fragment for f in self.fragments])
         fragments = [
             {
                 "name": f.name,
@@ -182,15 +182,7 @@ class Plan:
         return [f"{run.rows:,} rows, {run.bytes or 0:,} bytes, {run.seconds or 0:.3f} s"]
 
 
-def _estimates(query: Query, fragments: Sequence[Fragment]) -> list[Estimate]:
-    """The estimates of some fragments of a query; none is known of a session without costing."""
-    if query.cost is None:
-        return [Estimate(source=f.source) for f in fragments]
-    return query.cost.estimates(fragments)
-
-
 def estimate_of(query: Query) -> Estimate:
     """The estimate of a planned query."""
-    found = total(_estimates(query, [r.fragment for r in query.runs] + query.expected))
-    costing = query.session.costing
-    return costing.judged(found) if costing is not None and found.priced else found
+    found = total(query.cost.estimates([r.fragment for r in query.runs] + query.expected))
+    return query.session.costing.judged(found) if found.priced else found

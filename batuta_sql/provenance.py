@@ -207,7 +207,7 @@ class Provenance:
     def _may_be_labelled(self, path: str) -> bool:
         return may_carry_labels(path) or bool(self._labelled_folders)
 
-    @property
+    @cached_property
     def is_labelled(self) -> bool:
         """Whether anything that the query reads may carry a label; cheaper than the labels."""
         return (

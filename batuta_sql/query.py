@@ -79,9 +79,9 @@ class Session:
     engine: DuckDBEngine
     catalog: Catalog
     settings: Settings
+    costing: Costing
     registered: dict[str, Any] = field(default_factory=dict)
     views: dict[str, exp.Expr] = field(default_factory=dict)
-    costing: Costing | None = None
     labels: dict[str, TableLabels] = field(default_factory=dict)
     """The labels of registered frames and local tables, by lower-cased name."""
 
@@ -113,8 +113,7 @@ class Query:
         self.number = next(_query_numbers)
         self.cursor = session.engine.cursor()
         self.stop = Stop()
-        costing = session.costing
-        self.cost = QueryCost(costing, statement.sql, self.stop) if costing is not None else None
+        self.cost = QueryCost(session.costing, statement.sql, self.stop)
         self.placed: Placed | None = None
         self.runs: list[FragmentRun] = []
         self.expected: list[Fragment] = []
@@ -271,13 +270,12 @@ class Query:
         capabilities = self.session.sources[table.source].capabilities
         name = f"s{next(self._scan_numbers)}"
         fragment = scan_fragment(Scan(table, chosen), tests, name, capabilities)
-        if self.cost is not None:
-            try:
-                self.cost.authorise_scan(fragment)
-            except Error as refusal:
-                # DuckDB, which calls this, would reword it.
-                self.stop.set(refusal)
-                raise
+        try:
+            self.cost.authorise_scan(fragment)
+        except Error as refusal:
+            # DuckDB, which calls this, would reword it.
+            self.stop.set(refusal)
+            raise
         run = FragmentRun(fragment)
         self.runs.append(run)
         fetch = self._fetch(fragment)
@@ -299,12 +297,13 @@ class Query:
     # --- authorise -----------------------------------------------------------------------------
 
     def _authorise(self) -> None:
-        """Nothing that bills has been sent before this.
+        """Nothing that bills or leaks has been sent before this.
 
+        :raises LabelRefused: where labels meet that must not.
         :raises CostRefused: where the query costs more than is allowed.
         """
-        if self.cost is not None:
-            self.cost.authorise([r.fragment for r in self.runs], self.expected)
+        self.provenance.authorise()
+        self.cost.authorise([r.fragment for r in self.runs], self.expected)
 
     # --- fetch, join, deliver ------------------------------------------------------------------
 
@@ -315,7 +314,6 @@ class Query:
         """
         if self._closed:
             raise InterfaceError("the query is closed")
-        self.provenance.authorise()
         try:
             self._authorise()
             if self.placed is None:
@@ -332,7 +330,6 @@ class Query:
 
     def run_into(self, words: str) -> None:
         """Runs the query as the rest of a statement: ``CREATE TABLE name AS``."""
-        self.provenance.authorise()
         try:
             self._authorise()
             if self.placed is None:
@@ -377,7 +374,7 @@ class Query:
 
     def _fetch(self, fragment: Fragment) -> Fetch:
         timeout = self.session.sources[fragment.source].query_timeout
-        most = self.cost.authorised_bytes(fragment) if self.cost is not None else None
+        most = self.cost.authorised_bytes(fragment)
         fetch = Fetch(fragment, self._snapshot(fragment.source), self.stop, timeout, most)
         self.fetches.append(fetch)
         return fetch
@@ -484,7 +481,7 @@ class Query:
 
     def _write_down(self) -> None:
         """For the history: what the fragments took, and how the query ended."""
-        if self.cost is None or not self.runs:
+        if not self.runs:
             return
         status: Status = "finished"
         if self._abandoned:
