@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from tests.emulators.process import Emulator, running
 
 SERVER = Path(__file__).with_name("snowflake_server.py")
@@ -59,6 +61,11 @@ class SnowflakeEmulator:
                     cursor.execute(statement)
                     rows = list(cursor.fetchall())
         return rows
+
+    def run_behind(self, statement: str) -> None:
+        """Runs a statement of the DuckDB behind the emulator."""
+        url = f"{self.emulator.url}/_test/duckdb"
+        httpx.post(url, content=statement, timeout=60, trust_env=False).raise_for_status()
 
     def sent(self) -> list[str]:
         """The statements that arrived, in their order."""

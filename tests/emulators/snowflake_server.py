@@ -6,7 +6,8 @@ and a record of what arrived.
 Runs in fakesnow's own environment: ``python snowflake_server.py PORT CONTROL``. ``CONTROL`` is a
 JSON file that is read for each request; it may ask for faults:
 ``{"status": 429, "path": "query-request", "times": 2}``. Each statement is appended to
-``CONTROL.log``, a JSON line each.
+``CONTROL.log``, a JSON line each. ``POST /_test/duckdb`` runs a statement in the DuckDB behind
+fakesnow, which is how tests load many rows.
 
 EXPLAIN is answered in Snowflake's shape (https://docs.snowflake.com/en/sql-reference/sql/explain)
 from the emulator's own tables: 16 MB a partition, bytes of all tables that the statement names.
@@ -42,6 +43,10 @@ class Front:
             await self._app(scope, receive, send)
             return
         body = await _body(receive)
+        if scope["path"] == "/_test/duckdb":
+            fakesnow.server.shared_fs.duck_conn.cursor().execute(body.decode())
+            await _answer(send, 200, {})
+            return
         statement = _statement(scope, body)
         with LOG.open("a") as log:
             log.write(json.dumps({"path": scope["path"], "sql": statement}) + "\n")

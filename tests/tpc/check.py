@@ -9,18 +9,18 @@ from tests.tpc.federation import Federation
 from tests.tpc.placements import PLACEMENTS, SEED, place, query_numbers
 
 
-def parameters(benchmark: str) -> list[object]:
+def parameters(benchmark: str, placements: int = PLACEMENTS) -> list[object]:
     """Every query with every placement."""
     return [
         pytest.param(number, attempt, id=f"q{number:02}-{attempt}")
         for number in query_numbers(benchmark)
-        for attempt in range(PLACEMENTS)
+        for attempt in range(placements)
     ]
 
 
 def check(benchmark: str, number: int, attempt: int, federation: Federation) -> None:
     """Fails with the placement and the difference where Batuta's answer is not DuckDB's."""
-    placed = place(benchmark, number, attempt)
+    placed = place(benchmark, number, attempt, federation.homes)
     want = federation.know(placed.truth)
     where = f"{benchmark} q{number} placement {attempt} of seed {SEED}: {placed.label}"
     try:

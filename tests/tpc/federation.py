@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import batuta_sql
 from batuta_sql.demo.postgres_server import PostgresServer
 from tests.comparison import Answer, answer_of
 from tests.tpc.keys import PRIMARY_KEYS
+from tests.tpc.placements import HOMES, Home
 
 DATA = Path(os.environ.get("BATUTA_TPC_DATA", Path(__file__).parents[2] / ".cache" / "tpc"))
 """Where ``generate.py`` has written, and where what is made from it is kept."""
@@ -37,8 +38,14 @@ SQLITE_TYPES = {"BIGINT": "INTEGER", "VARCHAR": "TEXT", "DOUBLE": "REAL"}
 class Federation:
     """An open Batuta connection over all homes of a benchmark's tables, and the truth beside it."""
 
-    def __init__(self, connection: Any, truth: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self,
+        connection: Any,
+        truth: duckdb.DuckDBPyConnection,
+        homes: Mapping[str, Home] = HOMES,
+    ) -> None:
         self.connection = connection
+        self.homes = homes
         self._truth = truth
 
     def ask(self, sql: str) -> Answer:

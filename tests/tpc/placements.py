@@ -15,18 +15,28 @@ from pathlib import Path
 import sqlglot
 from sqlglot import exp
 
-HOMES: dict[str, tuple[str, ...]] = {
-    "pg_a": ("pg_a", "public"),
-    "pg_b": ("pg_b", "public"),
-    "lite": ("lite",),
-    "duck": ("duck", "main"),
-    "lake": ("lake",),
-    "delta": ("delta",),
-}
-"""Source name -> the parts before a table's name in a query."""
+@dataclass(frozen=True)
+class Home:
+    """A source that has all tables of a benchmark.
 
-TRUTH_SCHEMA = {"lite": "wide"}
-"""SQLite has one integer type, BIGINT to DuckDB: its truth is a view with integers widened."""
+    :param prefix: what stands before a table's name in a query.
+    :param truth: the schema of the truth with the types that the source delivers.
+    """
+
+    prefix: tuple[str, ...]
+    truth: str = "main"
+
+
+HOMES: dict[str, Home] = {
+    "pg_a": Home(("pg_a", "public")),
+    "pg_b": Home(("pg_b", "public")),
+    # SQLite has one integer type, BIGINT to DuckDB: its truth is a view with integers widened.
+    "lite": Home(("lite",), "wide"),
+    "duck": Home(("duck", "main")),
+    "lake": Home(("lake",)),
+    "delta": Home(("delta",)),
+}
+"""The homes that every run has."""
 
 SEED = int(os.environ.get("BATUTA_TPC_SEED", "20260101"))
 PLACEMENTS = int(os.environ.get("BATUTA_TPC_PLACEMENTS", "3"))
@@ -57,7 +67,9 @@ def query_text(benchmark: str, number: int) -> str:
     return (Path(__file__).parent / benchmark / f"{number:02}.sql").read_text()
 
 
-def place(benchmark: str, number: int, attempt: int) -> Placed:
+def place(
+    benchmark: str, number: int, attempt: int, homes: Mapping[str, Home] = HOMES
+) -> Placed:
     """A query under its ``attempt``-th placement.
 
     The first is over two homes only, so that large parts of the query can be pushed whole; the
@@ -66,22 +78,20 @@ def place(benchmark: str, number: int, attempt: int) -> Placed:
     draw = random.Random(f"{SEED}/{benchmark}/{number}/{attempt}")
     text = query_text(benchmark, number)
     tables = sorted({table.name.lower() for table in _base_tables(text)})
-    choice = draw.sample(sorted(HOMES), 2) if attempt == 0 else sorted(HOMES)
-    homes = {table: draw.choice(choice) for table in tables}
-    if len(tables) > 1 and len(set(homes.values())) == 1:
+    choice = draw.sample(sorted(homes), 2) if attempt == 0 else sorted(homes)
+    chosen = {table: draw.choice(choice) for table in tables}
+    if len(tables) > 1 and len(set(chosen.values())) == 1:
         # One home is no federation.
-        other = draw.choice([home for home in choice if home not in homes.values()])
-        homes[draw.choice(tables)] = other
-    return place_at(text, homes)
+        other = draw.choice([home for home in choice if home not in chosen.values()])
+        chosen[draw.choice(tables)] = other
+    return place_at(text, {table: homes[home] for table, home in chosen.items()})
 
 
-def place_at(text: str, homes: Mapping[str, str]) -> Placed:
+def place_at(text: str, homes: Mapping[str, Home]) -> Placed:
     """A query with each table at the home given."""
-    sql = _renamed(text, {table: HOMES[home] for table, home in homes.items()})
-    truth = _renamed(
-        text, {table: (TRUTH_SCHEMA.get(home, "main"),) for table, home in homes.items()}
-    )
-    return Placed(sql, truth, homes)
+    sql = _renamed(text, {table: home.prefix for table, home in homes.items()})
+    truth = _renamed(text, {table: (home.truth,) for table, home in homes.items()})
+    return Placed(sql, truth, {table: home.prefix[0] for table, home in homes.items()})
 
 
 def _base_tables(text: str) -> list[exp.Table]:

@@ -10,8 +10,7 @@ from typing import Any
 import duckdb
 
 from tests.conformance.stand import Stand, Table
-from tests.conformance.tables import BIG, BIG_ROWS
-from tests.emulators.snowflake_process import snowflake_emulator
+from tests.emulators.snowflake_process import DATABASE, SCHEMA, snowflake_emulator
 
 NATIVE = {
     "TINYINT": "NUMBER(3,0)",
@@ -24,7 +23,7 @@ NATIVE = {
     "TIMESTAMP WITH TIME ZONE": "TIMESTAMP_LTZ(6)",
     "TIME": "TIME(6)",
 }
-ROWS_A_STATEMENT = 5000
+MOST_LITERALS = 5000
 
 
 @contextmanager
@@ -32,27 +31,26 @@ def snowflake(folder: Path, fixture: Any) -> Iterator[Stand]:
     with snowflake_emulator(folder) as server:
 
         def load(truth: duckdb.DuckDBPyConnection, table: Table) -> None:
-            if table is BIG:
-                # A hundred thousand literals take the emulator minutes.
-                server.run(
-                    "CREATE TABLE big (id NUMBER(19,0), text VARCHAR, n FLOAT)",
-                    "INSERT INTO big SELECT seq4(), 'row number ' || seq4(), seq4() / 8"
-                    f" FROM TABLE(GENERATOR(ROWCOUNT => {BIG_ROWS}))",
-                )
-                return
             quote = any(not n.isidentifier() or not n.isascii() for n, _ in table.columns)
             mark = '"' if quote else ""
             columns = ", ".join(f"{mark}{n}{mark} {NATIVE.get(t, t)}" for n, t in table.columns)
+            name = f'"{table.name}"' if quote else table.name
+            server.run(f"CREATE TABLE {name} ({columns})")
+            counted = truth.execute(f'SELECT count(*) FROM "{table.name}"').fetchone()
+            assert counted is not None
+            if counted[0] > MOST_LITERALS:
+                # As statements they take the emulator minutes.
+                path = folder / f"{table.name}.parquet"
+                truth.execute(f"COPY \"{table.name}\" TO '{path}' (FORMAT parquet)")
+                server.run_behind(
+                    f"INSERT INTO {DATABASE}.{SCHEMA}.{table.name} FROM read_parquet('{path}')"
+                )
+                return
             shown = ", ".join(_literal(n, t) for n, t in table.columns)
             rows = truth.execute(f'SELECT {shown} FROM "{table.name}"').fetchall()
-            name = f'"{table.name}"' if quote else table.name
-            statements = [f"CREATE TABLE {name} ({columns})"]
-            for first in range(0, len(rows), ROWS_A_STATEMENT):
-                values = ", ".join(
-                    "(" + ", ".join(r) + ")" for r in rows[first : first + ROWS_A_STATEMENT]
-                )
-                statements.append(f"INSERT INTO {name} SELECT * FROM VALUES {values}")
-            server.run(*statements)
+            if rows:
+                values = ", ".join("(" + ", ".join(r) + ")" for r in rows)
+                server.run(f"INSERT INTO {name} SELECT * FROM VALUES {values}")
 
         yield Stand(
             kind="snowflake",
