@@ -330,6 +330,10 @@ class IcebergSettings(SourceSettings):
 
 
 class SnowflakeSettings(SourceSettings):
+    """:param connection: a connection of Snowflake's own ``connections.toml``.
+    :param tags: whether the account's tags become labels.
+    """
+
     bills: ClassVar[bool] = True
     kind: Literal["snowflake"]
     account: str | None = None
@@ -346,6 +350,7 @@ class SnowflakeSettings(SourceSettings):
     host: str | None = None
     port: int | None = None
     protocol: Literal["http", "https"] | None = None
+    tags: bool = False
 
 
 class WorkspaceSettings(SourceSettings):
@@ -387,6 +392,8 @@ class DatabricksSettings(WorkspaceSettings):
 
 
 class BigQuerySettings(SourceSettings):
+    """:param tags: whether the labels and tags of tables become labels."""
+
     bills: ClassVar[bool] = True
     kind: Literal["bigquery"]
     project: str
@@ -394,6 +401,7 @@ class BigQuerySettings(SourceSettings):
     location: str | None = None
     credentials: Secret | None = None
     endpoint: str | None = None
+    tags: bool = False
 
 
 class UnitySettings(WorkspaceSettings):

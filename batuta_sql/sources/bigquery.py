@@ -31,6 +31,7 @@ from batuta_sql.sources.bigquery_preview import STORED, Previews, table_of, tabl
 from batuta_sql.sources.bigquery_rest import Client, RemoteError
 from batuta_sql.sources.bigquery_sql import BigQueryTranslator
 from batuta_sql.sources.bigquery_types import column_of
+from batuta_sql.sources.catalog_tags import Tags, label_of_tag, with_tags
 from batuta_sql.sources.sizes import delivered_bytes, known_rows, parsed
 from batuta_sql.sources.view_bases import bases_of_view, tables_are_labelled
 
@@ -143,7 +144,7 @@ class BigQuery:
         settled = found.get("type") in STORED and "streamingBuffer" not in found
         # What streams in is counted later.
         known = rows is not None and found.get("type") in STORED
-        return TableInfo(
+        table = TableInfo(
             source=self.name,
             path=path,
             columns=(*(column_of(f) for f in fields), *_pseudo_columns(found)),
@@ -155,6 +156,7 @@ class BigQuery:
             ),
             bases=self._bases(found),
         )
+        return with_tags(table, *_tags(found)) if self._settings.tags else table
 
     def _path(self, found: Mapping[str, Any]) -> tuple[str, ...]:
         reference = found["tableReference"]
@@ -197,19 +199,23 @@ class BigQuery:
             return []
         described = self._described(found)
         suffix = ColumnInfo("_TABLE_SUFFIX", "VARCHAR", native="STRING", nullable=False)
-        return [
-            TableInfo(
-                source=self.name,
-                path=(*described.path[:-1], pattern),
-                columns=(*described.columns, suffix),
-                kind="wildcard table",
-                bases=tuple(
-                    BaseTable(self._path(t), same_columns=True)
-                    for t in matching
-                    if tables_are_labelled(self._settings)
-                ),
-            )
-        ]
+        table = TableInfo(
+            source=self.name,
+            path=(*described.path[:-1], pattern),
+            columns=(*described.columns, suffix),
+            kind="wildcard table",
+            bases=tuple(
+                BaseTable(self._path(t), same_columns=True)
+                for t in matching
+                if tables_are_labelled(self._settings)
+            ),
+        )
+        if self._settings.tags:
+            # Of every table that is read, not of the newest alone.
+            every = [self._get(*_place(t)) or t for t in matching]
+            for one in every:
+                table = with_tags(table, *_tags(one))
+        return [table]
 
     # --- cost ----------------------------------------------------------------------------------
 
@@ -255,6 +261,32 @@ class BigQuery:
 def _kind(table: Mapping[str, Any]) -> str:
     told = str(table.get("type") or "TABLE")
     return _KINDS.get(told, told.lower().replace("_", " "))
+
+
+def _place(listed: Mapping[str, Any]) -> tuple[str, str, str]:
+    reference = listed["tableReference"]
+    return reference["projectId"], reference["datasetId"], reference["tableId"]
+
+
+def _tags(table: Mapping[str, Any]) -> tuple[Tags, dict[str, Tags]]:
+    """Labels from a table's labels and resource tags, and from its columns' policy tags.
+
+    https://cloud.google.com/bigquery/docs/reference/rest/v2/tables#Table
+    """
+    told = {**(table.get("labels") or {}), **(table.get("resourceTags") or {})}
+    fields = (table.get("schema") or {}).get("fields") or ()
+    of_columns = {
+        str(f["name"]): frozenset(label_of_tag("policy_tag", n) for n in _policies(f))
+        for f in fields
+    }
+    return frozenset(label_of_tag(str(k), str(v)) for k, v in told.items()), of_columns
+
+
+def _policies(field: Mapping[str, Any]) -> list[str]:
+    """The policy tags of a column, those of its nested fields among them."""
+    own = (field.get("policyTags") or {}).get("names") or ()
+    nested = (n for f in field.get("fields") or () for n in _policies(f))
+    return [*map(str, own), *nested]
 
 
 def _pseudo_columns(table: Mapping[str, Any]) -> list[ColumnInfo]:

@@ -20,6 +20,7 @@ from batuta_sql.sources.base import (
     TableInfo,
     TableName,
 )
+from batuta_sql.sources.catalog_tags import with_tags
 from batuta_sql.sources.databricks_adbc import AdbcTransport, SparkCatalog
 from batuta_sql.sources.databricks_catalog import (
     Record,
@@ -70,13 +71,9 @@ class Databricks:
 
     def _described(self, record: Record) -> TableInfo:
         sizes = self._warehouse.statistics(record) if self._has_warehouse else Statistics()
-        return table_info(
-            self.name,
-            record,
-            statistics=sizes,
-            bases=self._catalog.bases(record),
-            tags=self._catalog.tags(record),
-        )
+        bases = self._catalog.bases(record)
+        table = table_info(self.name, record, statistics=sizes, bases=bases)
+        return with_tags(table, *self._catalog.tags(record))
 
     def estimate(self, query: FragmentQuery) -> SourceEstimate:
         if self._has_warehouse:

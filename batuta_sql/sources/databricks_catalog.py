@@ -17,9 +17,9 @@ from cachetools import TTLCache
 
 from batuta_sql.config import WorkspaceSettings
 from batuta_sql.errors import OperationalError
-from batuta_sql.labels import UNLABELLED, ColumnLabels, check_label
 from batuta_sql.plan.site import BaseTable, ColumnInfo, Statistics, TableInfo
 from batuta_sql.sources.base import TableName
+from batuta_sql.sources.catalog_tags import Tags, label_of_tag
 from batuta_sql.sources.databricks_rest import RestError, Workspace
 from batuta_sql.sources.databricks_types import delivery_of
 from batuta_sql.sources.view_bases import tables_are_labelled
@@ -39,9 +39,6 @@ _KINDS = {
 _VIEWS = frozenset({"VIEW", "MATERIALIZED_VIEW", "METRIC_VIEW"})
 
 _TAGS_BELIEVED_SECONDS = 60.0
-
-Tags = frozenset[str]
-"""Labels that tags became."""
 
 Record = Mapping[str, Any]
 """A table as the REST interface tells it."""
@@ -230,12 +227,6 @@ class UnityCatalog:
         )
 
 
-def label_of_tag(key: str, value: str) -> str:
-    """``key`` or ``key:value`` as a label; what a label cannot have becomes ``_``."""
-    text = f"{key}:{value}" if value else key
-    return check_label("".join("_" if c.isspace() or c in ",;\"'" else c for c in text))
-
-
 def path_of(record: Record) -> tuple[str, str, str]:
     """Catalog, schema and name of a table, as the catalog spells them."""
     if "catalog_name" in record:
@@ -255,16 +246,13 @@ def table_info(
     *,
     statistics: Statistics = Statistics(),  # noqa: B008 - frozen
     bases: tuple[BaseTable, ...] = (),
-    tags: tuple[frozenset[str], Mapping[str, frozenset[str]]] = (frozenset(), {}),
 ) -> TableInfo:
     """A table of the catalog as the planner sees it, read through a warehouse."""
-    table_tags, column_tags = tags
     enforces = str(record.get("data_source_format") or "").upper() == "DELTA"
     columns: list[ColumnInfo] = []
     for told in sorted(record.get("columns") or (), key=lambda c: c.get("position") or 0):
         native = str(told.get("type_text") or "")
         found = delivery_of(native)
-        labels = table_tags | column_tags.get(str(told["name"]), frozenset())
         columns.append(
             ColumnInfo(
                 name=str(told["name"]),
@@ -276,7 +264,6 @@ def table_info(
                 value_sql=found.value_sql,
                 comparable=found.comparable,
                 note=found.note,
-                labels=ColumnLabels(labels) if labels else UNLABELLED,
             )
         )
     return TableInfo(
@@ -285,7 +272,6 @@ def table_info(
         columns=tuple(columns),
         kind=kind_of(record),
         statistics=statistics,
-        labels=table_tags,
         bases=bases,
     )
 

@@ -29,6 +29,7 @@ from batuta_sql.sources.adbc import (
     translated,
 )
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
+from batuta_sql.sources.catalog_tags import label_of_tag, with_tags
 from batuta_sql.sources.snowflake_login import driver_options
 from batuta_sql.sources.snowflake_sql import SnowflakeTranslator, column_info
 
@@ -52,6 +53,11 @@ WHERE UPPER(t.table_name) = UPPER({name}){schema}
 ORDER BY t.table_schema, t.table_name, c.ordinal_position
 """
 """Tables and columns in one statement: each of them resumes the warehouse."""
+
+_TAGGED = """
+SELECT tag_name, tag_value, level, column_name
+FROM TABLE({database}.INFORMATION_SCHEMA.TAG_REFERENCES_ALL_COLUMNS({name}, 'TABLE'))
+"""
 
 SCAN_BYTES_PER_SECOND = 500_000_000.0
 """How fast one X-Small warehouse is taken to scan; each size scans twice as fast. A rough guess:
@@ -112,8 +118,36 @@ class Snowflake:
             name=_literal(path[-1]),
             schema=schema,
         )
-        tables = _tables(self.name, self._rows(sql))
-        return self._best(tables, path)
+        tables = self._best(_tables(self.name, self._rows(sql)), path)
+        return [self._with_tags(t) for t in tables] if self._settings.tags else tables
+
+    def _with_tags(self, table: TableInfo) -> TableInfo:
+        """A table with its tags and those of its schema, its database and the account.
+
+        https://docs.snowflake.com/en/sql-reference/functions/tag_references_all_columns
+
+        :raises OperationalError: where they cannot be read: it is not known then what it holds.
+        """
+        name = ".".join(_identifier(p) for p in table.path)
+        try:
+            rows = self._rows(
+                _TAGGED.format(database=_identifier(table.path[0]), name=_literal(name))
+            )
+        except Error as error:
+            raise OperationalError(
+                f'the tags of "{".".join(table.path)}" cannot be read: {error.message}',
+                source=self.name,
+                hint="tags = false in this source where the account or the role has none",
+            ) from None
+        of_table: set[str] = set()
+        of_columns: dict[str, frozenset[str]] = {}
+        for key, value, level, column in rows:
+            label = label_of_tag(str(key), str(value or ""))
+            if level != "COLUMN":
+                of_table.add(label)
+            if column is not None:
+                of_columns[column] = of_columns.get(column, frozenset()) | {label}
+        return with_tags(table, frozenset(of_table), of_columns)
 
     def _database(self, named: str | None) -> str:
         """The database to look in: as named in a query, else as configured.

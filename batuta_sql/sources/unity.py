@@ -23,11 +23,11 @@ from sqlglot import exp
 from batuta_sql.config import UnitySettings
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.errors import Error, NotSupportedError, OperationalError
-from batuta_sql.labels import ColumnLabels
 from batuta_sql.plan.site import Capabilities, ColumnInfo, TableInfo
 from batuta_sql.plan.translate import NotPushable, quoted_table
 from batuta_sql.secrets import redact
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
+from batuta_sql.sources.catalog_tags import with_tags
 from batuta_sql.sources.databricks_catalog import (
     UNITY,
     Record,
@@ -116,17 +116,14 @@ class Unity(DeltaReader):
             self._records[name] = record
             try:
                 table = self._table(name, path, version)
-                return _labelled(table, *tags)
+                return with_tags(table, *tags)
             except NotSupportedError as error:
                 obstacle = error
         if self.has_warehouse and version is None:
-            return table_info(
-                self.name,
-                record,
-                statistics=self._warehouse.statistics(record),
-                bases=self._catalog.bases(record),
-                tags=tags,
-            )
+            sizes = self._warehouse.statistics(record)
+            bases = self._catalog.bases(record)
+            found = table_info(self.name, record, statistics=sizes, bases=bases)
+            return with_tags(found, *tags)
         if isinstance(obstacle, Error):
             raise obstacle
         hint = "give warehouse_id: it is then read through the SQL warehouse"
@@ -397,19 +394,3 @@ def _plain_path(table: TableInfo) -> tuple[str, ...]:
 
 def _versioned(query: FragmentQuery) -> tuple[TableInfo, ...]:
     return tuple(t for t in query.tables if t.version is not None)
-
-
-def _labelled(
-    table: TableInfo, of_table: frozenset[str], of_columns: Mapping[str, frozenset[str]]
-) -> TableInfo:
-    """A table with the labels of its tags beside those that its log has."""
-    if not of_table and not any(of_columns.values()):
-        return table
-    folded = {n.lower(): labels for n, labels in of_columns.items()}
-    columns = tuple(
-        replace(
-            c, labels=c.labels | ColumnLabels(of_table | folded.get(c.name.lower(), frozenset()))
-        )
-        for c in table.columns
-    )
-    return replace(table, columns=columns, labels=table.labels | of_table)

@@ -79,6 +79,10 @@ class SnowflakeEmulator:
         """From now on: ``status``, on paths that contain ``path``, so many ``times``."""
         self.control.write_text(json.dumps(fault))
 
+    def tag(self, *tags: tuple[str | None, ...]) -> None:
+        """Tells tags: table as its quoted path, key, value, level, column (or None)."""
+        self.control.write_text(json.dumps({"tags": tags}))
+
     def heal(self) -> None:
         self.control.write_text("{}")
 

@@ -1,11 +1,12 @@
 """fakesnow's server, and in front of it what it lacks.
 
-EXPLAIN USING JSON, the column DATETIME_PRECISION of INFORMATION_SCHEMA.COLUMNS (always 6), faults,
-and a record of what arrived.
+EXPLAIN USING JSON, the column DATETIME_PRECISION of INFORMATION_SCHEMA.COLUMNS (always 6), tags,
+faults, and a record of what arrived.
 
 Runs in fakesnow's own environment: ``python snowflake_server.py PORT CONTROL``. ``CONTROL`` is a
 JSON file that is read for each request; it may ask for faults:
-``{"status": 429, "path": "query-request", "times": 2}``. Each statement is appended to
+``{"status": 429, "path": "query-request", "times": 2}``, or tell tags: ``{"tags": [[table, key,
+value, level, column], ...]}``. Each statement is appended to
 ``CONTROL.log``, a JSON line each. ``POST /_test/duckdb`` runs a statement in the DuckDB behind
 fakesnow, which is how tests load many rows.
 
@@ -60,6 +61,8 @@ class Front:
             explained = re.fullmatch(r"\s*EXPLAIN USING JSON\s+(.*)", statement, re.DOTALL)
             if explained:
                 body = _with_statement(body, _explain(explained[1]))
+            elif tagged := re.search(r"TAG_REFERENCES_ALL_COLUMNS\('(.*?)', 'TABLE'\)", statement):
+                body = _with_statement(body, _tags(tagged[1]))
             elif "c.datetime_precision" in statement:
                 # A column that Snowflake's view has and the emulator's has not.
                 body = _with_statement(body, statement.replace("c.datetime_precision", "6"))
@@ -70,7 +73,7 @@ class Front:
             wanted: dict[str, Any] = json.loads(CONTROL.read_text())
         except (OSError, ValueError):
             return None
-        if not wanted or wanted.get("path", "") not in path:
+        if "tags" in wanted or not wanted or wanted.get("path", "") not in path:
             return None
         key = json.dumps(wanted)
         done = self._faults.get(key, 0)
@@ -99,6 +102,19 @@ def _explain(sql: str) -> str:
         "Operations": [],
     }
     return "SELECT '" + json.dumps(told) + "' AS content"
+
+
+def _tags(table: str) -> str:
+    """A statement that answers as TAG_REFERENCES_ALL_COLUMNS does, from what CONTROL tells."""
+    told = json.loads(CONTROL.read_text()).get("tags")
+    if told is None:
+        return "SELECT * FROM no_such_function"
+    rows = [[v if v is None else f"'{v}'" for v in row[1:]] for row in told if row[0] == table]
+    values = ", ".join("(" + ", ".join(v or "NULL" for v in row) + ")" for row in rows)
+    none = "" if rows else " WHERE false"
+    values = values or "('', '', '', '')"
+    names = "tag_name, tag_value, level, column_name"
+    return f"SELECT * FROM (VALUES {values}) AS t({names}){none}"
 
 
 async def _body(receive: Any) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -511,3 +512,31 @@ def test_rows_that_stream_in_are_not_missed(shop: Any, front: BigQueryFront) -> 
     )
     shop.execute("SELECT id FROM s.orders LIMIT 5").fetchall()
     assert len(front.inserted) == 1
+
+
+# --- tags --------------------------------------------------------------------------------------
+
+
+def test_labels_and_policy_tags_are_labels(front: BigQueryFront) -> None:
+    policy = "projects/p/locations/us/taxonomies/1/policyTags/2"
+    secret = {"name": "mail", "type": "STRING", "policyTags": {"names": [policy]}}
+    fields = [{"name": "id", "type": "INTEGER"}, secret]
+    front.table("shop", "people", fields, labels={"tier": "sovereign", "checked": ""})
+    wanted = {"tier:sovereign", "checked"}
+    for tags, found in ((True, wanted), (False, set())):
+        settings = front.settings(dataset="shop", tags=tags)
+        config = {"sources": {"s": settings}, "cost": {"on_unknown": "allow"}}
+        with closing(batuta_sql.connect(config)) as con:
+            labels = con.execute("SELECT id, mail FROM s.people").labels
+        assert set(labels["id"].all) == found
+        assert set(labels["mail"].all) == (found | {f"policy_tag:{policy}"} if tags else set())
+
+
+def test_a_wildcard_has_the_labels_of_every_table_that_it_reads(front: BigQueryFront) -> None:
+    for name, label in (("tagged_1", "old"), ("tagged_2", "new")):
+        front.table("shop", name, [{"name": "n", "type": "INTEGER"}], labels={"from": label})
+    settings = front.settings(dataset="shop", tags=True)
+    config = {"sources": {"s": settings}, "cost": {"on_unknown": "allow"}}
+    with closing(batuta_sql.connect(config)) as con:
+        labels = con.execute('SELECT n FROM s."tagged_*"').labels
+    assert set(labels["n"].all) == {"from:old", "from:new"}

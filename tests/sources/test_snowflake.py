@@ -380,3 +380,43 @@ def test_statements_carry_a_tag(connect: Callable[..., Any], server: SnowflakeEm
     """The emulator ignores the tag; that a statement with it runs is what can be seen."""
     with closing(connect()) as connection:
         assert connection.execute("SELECT id FROM sf.customer WHERE id = 1").fetchall() == [(1,)]
+
+
+# --- tags --------------------------------------------------------------------------------------
+
+
+def test_tags_of_columns_and_of_what_holds_them_are_labels(
+    connect: Callable[..., Any], server: SnowflakeEmulator
+) -> None:
+    table = '"SHOP"."PUBLIC"."CUSTOMER"'
+    server.tag(
+        (table, "PII", "name", "COLUMN", "NAME"),
+        (table, "TIER", "sovereign", "SCHEMA", "ID"),
+        (table, "TIER", "sovereign", "SCHEMA", "NAME"),
+        ('"SHOP"."OTHER"."CUSTOMER"', "PII", "other", "COLUMN", "ID"),
+    )
+    con = connect(tags=True)
+    named = con.execute("SELECT id, name FROM sf.public.customer").labels
+    assert {n: set(found.all) for n, found in named.items()} == {
+        "id": {"TIER:sovereign"},
+        "name": {"PII:name", "TIER:sovereign"},
+    }
+    counted = con.execute("SELECT count(*) AS n FROM sf.public.customer").labels
+    assert set(counted["n"].all) == {"TIER:sovereign"}
+
+
+def test_tags_that_cannot_be_read_stop_the_query(
+    connect: Callable[..., Any], server: SnowflakeEmulator
+) -> None:
+    con = connect(tags=True)
+    with pytest.raises(OperationalError, match="tags of .* cannot be read") as caught:
+        con.execute("SELECT id FROM sf.public.customer")
+    assert "tags = false" in (caught.value.hint or "")
+
+
+def test_tags_are_not_asked_for_unless_they_are_wanted(
+    connect: Callable[..., Any], server: SnowflakeEmulator
+) -> None:
+    before = len(server.sent())
+    connect().execute("SELECT id FROM sf.public.customer").fetchall()
+    assert not [s for s in server.sent()[before:] if "TAG_REFERENCES" in s]

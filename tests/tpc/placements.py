@@ -15,6 +15,7 @@ from pathlib import Path
 import sqlglot
 from sqlglot import exp
 
+
 @dataclass(frozen=True)
 class Home:
     """A source that has all tables of a benchmark.
@@ -67,9 +68,7 @@ def query_text(benchmark: str, number: int) -> str:
     return (Path(__file__).parent / benchmark / f"{number:02}.sql").read_text()
 
 
-def place(
-    benchmark: str, number: int, attempt: int, homes: Mapping[str, Home] = HOMES
-) -> Placed:
+def place(benchmark: str, number: int, attempt: int, homes: Mapping[str, Home] = HOMES) -> Placed:
     """A query under its ``attempt``-th placement.
 
     The first is over two homes only, so that large parts of the query can be pushed whole; the
