@@ -39,7 +39,11 @@ def explain(placed: Placed, annotate: Annotate = lambda _: ()) -> str:
     """
     fragments = {f.name: f for f in placed.fragments}
     lines: list[str] = []
-    _write(placed.plan, "", "", lines, fragments, annotate)
+
+    def remarks(fragment: Fragment) -> list[str]:
+        return [*_waiting(placed, fragment), *annotate(fragment)]
+
+    _write(placed.plan, "", "", lines, fragments, remarks)
     if placed.kept or placed.fallbacks:
         lines.append("")
         lines.append("Runs here:")
@@ -76,6 +80,19 @@ def _write(
             fragments,
             annotate,
         )
+
+
+def _waiting(placed: Placed, fragment: Fragment) -> list[str]:
+    """What a fragment waits for before it is sent."""
+    keyed = placed.keyed.get(fragment.name)
+    if keyed is None:
+        return []
+    lines = []
+    for one in keyed.filters:
+        origin = ", ".join(sorted(one.exchanges)) or "rows here"
+        lines.append(f"only {one.column} among the keys of {origin}: about {one.keys:,.0f}")
+    lines.append(f"about {keyed.rows:,.0f} rows are left of {fragment.rows or 0:,.0f}")
+    return lines
 
 
 def _shown_inputs(node: Relation) -> tuple[Relation, ...]:
