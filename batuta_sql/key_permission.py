@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from batuta_sql.config import Settings
 from batuta_sql.guards.locality import whereabouts
-from batuta_sql.plan.key_filters import Keyed
 from batuta_sql.plan.placement import Fragment, Placed
+from batuta_sql.plan.rules.key_filters import Keyed
 from batuta_sql.provenance import Provenance
 
 

@@ -46,7 +46,6 @@ from batuta_sql.frontend.parser import PIVOT, Statement
 from batuta_sql.guards.history import Status
 from batuta_sql.key_permission import permitted_keys
 from batuta_sql.labels import TableLabels
-from batuta_sql.plan.key_filters import ALWAYS, Worth
 from batuta_sql.plan.optimise import optimise
 from batuta_sql.plan.placement import Fragment, Placed, place, scan_fragment
 from batuta_sql.plan.relational import (
@@ -56,6 +55,7 @@ from batuta_sql.plan.relational import (
     Relation,
     Scan,
 )
+from batuta_sql.plan.rules.key_filters import ALWAYS, Worth
 from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import LocalTranslator, WireColumn
 from batuta_sql.plan.unparse import Delivery, Unparser

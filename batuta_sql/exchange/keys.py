@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import duckdb
 
-from batuta_sql.plan.key_filters import Keyed, KeyFilter
 from batuta_sql.plan.placement import Fragment
+from batuta_sql.plan.rules.key_filters import Keyed, KeyFilter, comparable
 from batuta_sql.plan.translate import LocalTranslator, Translator
 from batuta_sql.plan.types import integer_bounds, is_integer
 from batuta_sql.plan.unparse import Delivery, Unparser
@@ -66,7 +66,7 @@ def _keys(
     unparser = Unparser(LocalTranslator(), deliveries=deliveries)
     query = unparser.statement(wanted.producer, (("k", wanted.key),)).sql("duckdb")
     relation = cursor.sql(query)
-    if relation is None or not _comparable(str(relation.types[0]), wanted.type):
+    if relation is None or not comparable(str(relation.types[0]), wanted.type):
         return None
     fitting = "k IS NOT NULL"
     if is_integer(wanted.type):
@@ -80,11 +80,6 @@ def _keys(
     if len(values) > most or not all(_has_one_text(v, wanted.type) for v in values):
         return None
     return values
-
-
-def _comparable(found: str, wanted: str) -> bool:
-    """Whether values of one type are equal as those of the other are, and are written alike."""
-    return found == wanted or (is_integer(found) and is_integer(wanted))
 
 
 def _has_one_text(value: str, type_: str) -> bool:

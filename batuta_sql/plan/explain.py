@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from sqlglot import exp
 
@@ -28,6 +29,7 @@ from batuta_sql.plan.relational import (
     Window,
     With,
 )
+from batuta_sql.plan.rules.key_filters import Keyed, KeyFilter
 
 Annotate = Callable[[Fragment], Sequence[str]]
 
@@ -43,6 +45,8 @@ def explain(placed: Placed, annotate: Annotate = lambda _: ()) -> str:
     def remarks(fragment: Fragment) -> list[str]:
         return [*_waiting(placed, fragment), *annotate(fragment)]
 
+    for name, keyed in placed.keyed.items():
+        fragments[name] = replace(fragments[name], sql=_with_names_of_keys(keyed))
     _write(placed.plan, "", "", lines, fragments, remarks)
     if placed.kept or placed.fallbacks:
         lines.append("")
@@ -87,12 +91,22 @@ def _waiting(placed: Placed, fragment: Fragment) -> list[str]:
     keyed = placed.keyed.get(fragment.name)
     if keyed is None:
         return []
-    lines = []
-    for one in keyed.filters:
-        origin = ", ".join(sorted(one.exchanges)) or "rows here"
-        lines.append(f"only {one.column} among the keys of {origin}: about {one.keys:,.0f}")
-    lines.append(f"about {keyed.rows:,.0f} rows are left of {fragment.rows or 0:,.0f}")
+    lines = [f"about {f.keys:,.0f} {_name_of(f)} for {f.column}" for f in keyed.filters]
+    if fragment.rows is not None:
+        lines.append(f"about {keyed.rows:,.0f} rows are left of {fragment.rows:,.0f}")
     return lines
+
+
+def _name_of(keys: KeyFilter) -> str:
+    return f"keys of {', '.join(sorted(keys.exchanges)) or 'rows here'}"
+
+
+def _with_names_of_keys(keyed: Keyed) -> str:
+    """The statement with a name in the place of each list of keys."""
+    sql = keyed.sql
+    for one in keyed.filters:
+        sql = sql.replace(f"'{one.marker}'", f"<{_name_of(one)}>")
+    return sql
 
 
 def _shown_inputs(node: Relation) -> tuple[Relation, ...]:

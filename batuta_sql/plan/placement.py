@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from sqlglot import exp
 
 from batuta_sql.plan.cardinality import Cardinality
-from batuta_sql.plan.key_filters import Keyed, Statement, Worth, key_filters
 from batuta_sql.plan.relational import (
     Aggregate,
     Exchange,
@@ -31,6 +30,7 @@ from batuta_sql.plan.relational import (
     references,
 )
 from batuta_sql.plan.rules.group_joins import sites
+from batuta_sql.plan.rules.key_filters import Keyed, Statement, Worth, key_filters
 from batuta_sql.plan.rules.prune_columns import prune_columns
 from batuta_sql.plan.rules.share_fragments import share
 from batuta_sql.plan.rules.split_averages import split_averages

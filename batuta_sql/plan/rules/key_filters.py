@@ -213,9 +213,12 @@ class _Search:
         if free_symbols(relation):
             return
         keys = self.cardinality.distinct(key, relation)
+        source = _scanned(relation, key)
         for consumer, found in consumers_of(other, symbol):
             info = _scanned(consumer.input, found)
             if consumer.name not in self.once or info is None or not _may_be_key(info.type):
+                continue
+            if source is not None and not comparable(source.type, info.type):
                 continue
             if keys > self.capabilities[consumer.site].translator.most_keys:
                 continue
@@ -239,7 +242,7 @@ class _Search:
         for relation in {id(w.producer): w.producer for w in wanted}.values():
             moved = [n for n in relation.walk() if isinstance(n, Exchange)]
             waited = max(waited, sum(self.cardinality.rows(n) for n in moved))
-        return saved if saved > waited * self.worth.waited else None
+        return saved if saved >= waited * self.worth.waited else None
 
     # --- statements ----------------------------------------------------------------------------
 
@@ -301,6 +304,11 @@ def _may_be_key(type_: str) -> bool:
     return plain or is_integer(type_) or decimal_parts(type_) is not None
 
 
+def comparable(key: str, column: str) -> bool:
+    """Whether values of one type are equal as those of the other are, and are written alike."""
+    return key == column or (is_integer(key) and is_integer(column))
+
+
 # --- where keys come from, and where they go ---------------------------------------------------
 
 
@@ -335,7 +343,7 @@ def _repeatable(node: Relation) -> bool:
         case Exchange() | OneRow():
             return True
         case LocalScan():
-            return node.reason is None and is_stable(node.relation)
+            return node.is_repeatable
         case Filter() | Project() | Join() | Distinct(on=()):
             if isinstance(node, Join) and node.kind.startswith("ASOF"):
                 return False
