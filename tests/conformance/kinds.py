@@ -22,4 +22,5 @@ OPENERS: Mapping[str, Opener] = {
     "bigquery": bigquery.bigquery,
     "iceberg": iceberg.iceberg,
     "iceberg on S3": iceberg.iceberg_s3,
+    "iceberg over REST": iceberg.iceberg_rest,
 }

@@ -142,8 +142,8 @@ def test_fields_of_nested_values_evolve_like_columns(tmp_path: Path, opened: Ope
             "l": [{"x": 1}, {"x": None}, None],
             "m": {"k": 0.5},
         },
-        {"id": 2, "s": None, "l": None, "m": None},
-        {"id": 3, "s": {"a": None, "b": None, "deep": None}, "l": [], "m": {}},
+        {"id": 2, "s": None, "l": [], "m": None},
+        {"id": 3, "s": {"a": None, "b": None, "deep": []}, "l": [], "m": {}},
     ]
     table.append(pa.Table.from_pylist(rows, table.schema().as_arrow()))
     with table.update_schema() as update:
@@ -176,10 +176,10 @@ def test_fields_of_nested_values_evolve_like_columns(tmp_path: Path, opened: Ope
             "l": [{"x": 1, "y": None}, {"x": None, "y": None}, None],
             "m": [("k", 0.5)],
         },
-        {"id": 2, "s": None, "l": None, "m": None},
+        {"id": 2, "s": None, "l": [], "m": None},
         {
             "id": 3,
-            "s": {"b2": None, "a": None, "deep": None, "b": None},
+            "s": {"b2": None, "a": None, "deep": [], "b": None},
             "l": [],
             "m": [],
         },
@@ -192,6 +192,19 @@ def test_fields_of_nested_values_evolve_like_columns(tmp_path: Path, opened: Ope
     ]
     assert rows_of(connection, "SELECT id FROM s.t WHERE s.a = 'x'") == [(1,)]
     assert rows_of(connection, "SELECT id FROM s.t WHERE s.b IS NULL AND id <> 2") == [(1,), (3,)]
+
+
+def test_lists_that_are_null_stay_so(tmp_path: Path, opened: Opened) -> None:
+    """As do empty ones; pyiceberg itself writes a NULL list of structs as an empty one."""
+    one = StructType(optional(3, "a", LongType()), optional(4, "b", StringType()))
+    made = plain(tmp_path, optional(1, "l", ListType(2, one, False)))
+    # The table's ids are given anew by the catalog, the same as these.
+    element = with_id("element", pa.struct([with_id("old", pa.int32(), 3)]), 2)
+    schema = pa.schema([with_id("l", pa.list_(element), 1)])
+    rows = pa.table([[[{"old": 1}, None], None, []]], schema=schema)
+    made.commit(made.file("a.parquet", rows))
+    found = opened(**made.settings).execute("SELECT l FROM s.t").fetch_arrow_table()
+    assert found.column("l").to_pylist() == [[{"a": 1, "b": None}, None], None, []]
 
 
 MAPPING = json.dumps(

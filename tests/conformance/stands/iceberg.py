@@ -14,6 +14,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 
 from tests.conformance.stand import Stand, Table
 from tests.emulators.aws_process import KEY, REGION, SECRET, aws_emulator
+from tests.emulators.iceberg_rest import rest_catalog
 
 _TYPES: dict[str, str | None] = {
     "TINYINT": "INTEGER",
@@ -74,5 +75,35 @@ def iceberg_s3(folder: Path, fixture: Any) -> Iterator[Stand]:
             prefix=("s",),
             load=lambda truth, table: write_table(catalog, truth, table),
             types=_TYPES,
-            limits={"mid-stream error": "tests/sources/test_iceberg_s3.py has its own"},
+            limits={"mid-stream error": "tests/sources/test_iceberg_catalogs.py has its own"},
         )
+
+
+@contextmanager
+def iceberg_rest(folder: Path, fixture: Any) -> Iterator[Stand]:
+    """A REST catalog, the files in a bucket with credentials that the catalog vends."""
+    with aws_emulator(folder) as aws:
+        aws.filesystem().mkdir("lake")
+        access = {
+            "s3.endpoint": aws.emulator.url,
+            "s3.access-key-id": KEY,
+            "s3.secret-access-key": SECRET,
+            "s3.region": REGION,
+        }
+        with rest_catalog(folder, warehouse="s3://lake/warehouse", **access) as rest:
+            rest.catalog.create_namespace("s")
+            rest.control(config=access, token="rest-token-0815")
+            catalog = {
+                "type": "rest",
+                "uri": rest.uri,
+                "token": "rest-token-0815",
+                "s3.endpoint": aws.emulator.url,
+            }
+            yield Stand(
+                kind="iceberg over REST",
+                settings={"kind": "iceberg", "catalog": catalog},
+                prefix=("s",),
+                load=lambda truth, table: write_table(rest.catalog, truth, table),
+                types=_TYPES,
+                limits={"mid-stream error": "tests/sources/test_iceberg_catalogs.py has its own"},
+            )
