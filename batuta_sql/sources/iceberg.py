@@ -14,6 +14,7 @@ from batuta_sql.errors import ConfigError, Error, NotSupportedError, Operational
 from batuta_sql.plan.site import TableInfo
 from batuta_sql.secrets import is_secret_key
 from batuta_sql.sources.base import TableName
+from batuta_sql.sources.iceberg_access import known_access, local_path, opening_error
 from batuta_sql.sources.iceberg_catalog import (
     catalog_error,
     file_io,
@@ -24,14 +25,7 @@ from batuta_sql.sources.iceberg_catalog import (
     table_at,
 )
 from batuta_sql.sources.iceberg_metadata import IcebergSnapshot
-from batuta_sql.sources.iceberg_reader import (
-    IcebergReader,
-    Opened,
-    known_access,
-    local_path,
-    opening_error,
-    split_reference,
-)
+from batuta_sql.sources.iceberg_reader import IcebergReader, Opened, split_reference
 from batuta_sql.sources.object_store import ObjectStore, TableStores, is_url
 
 if TYPE_CHECKING:

@@ -53,18 +53,13 @@ def open_catalog(
             hint="type = rest, sql, glue, hive or dynamodb, with a uri where it has one",
         )
     try:
-        return _made(kind, name, given, timeouts)
+        return _made(source, kind, name, given, timeouts)
     except Error:
         raise
     except ImportError as error:
         raise ConfigError(
             f'source "{source}": a catalog of type {kind} needs a package more: {error}',
             hint=f"pip install 'pyiceberg[{_EXTRAS.get(kind, kind)}]'",
-        ) from None
-    except KeyError:
-        raise ConfigError(
-            f'sources.{source}.catalog: there is no type "{kind}"',
-            hint="type = rest, sql, glue, hive or dynamodb",
         ) from None
     except Exception as error:
         raise catalog_error(source, "cannot be opened", error, secrets) from None
@@ -83,7 +78,11 @@ def _kind_of(uri: str) -> str | None:
 
 
 def _made(
-    kind: str, name: str, given: Mapping[str, str], timeouts: tuple[float, float | None]
+    source: str,
+    kind: str,
+    name: str,
+    given: Mapping[str, str],
+    timeouts: tuple[float, float | None],
 ) -> Catalog:
     if kind == "rest":
         from batuta_sql.sources.iceberg_rest import TimedRestCatalog
@@ -99,8 +98,11 @@ def _made(
 
     try:
         loader = AVAILABLE_CATALOGS[CatalogType(kind)]
-    except ValueError:
-        raise KeyError(kind) from None
+    except (KeyError, ValueError):
+        raise ConfigError(
+            f'sources.{source}.catalog: there is no type "{kind}"',
+            hint="type = rest, sql, glue, hive or dynamodb",
+        ) from None
     return loader(name, dict(given))
 
 

@@ -50,13 +50,10 @@ def labels_of_properties(snapshot: IcebergSnapshot, source: str, table: str) -> 
     return found
 
 
-def labels_of_files(
-    cursor: duckdb.DuckDBPyConnection,
-    snapshot: IcebergSnapshot,
-    layouts: Mapping[str, Sequence[Node]],
-    source: str,
-) -> TableLabels:
-    """The union of what the data files' footers say.
+def labels_in_footers(
+    cursor: duckdb.DuckDBPyConnection, layouts: Mapping[str, Sequence[Node]], source: str
+) -> dict[str, TableLabels]:
+    """What each file's footer says, under the names of its own columns.
 
     :raises OperationalError: for labels that cannot be understood.
     :raises duckdb.Error: for a file that cannot be read.
@@ -77,15 +74,28 @@ def labels_of_files(
         raw = base64.b64decode(value)
         if KEY.encode() in raw:
             schemas[path] = pa.ipc.read_schema(pa.py_buffer(raw))
-    found = TableLabels()
+    found = dict.fromkeys(layouts, TableLabels())
     for path, schema in schemas.items():
         try:
-            held = labels_of_schema(schema)
+            found[path] = labels_of_schema(schema)
         except ValueError as error:
             raise OperationalError(
                 f"{path}: its labels cannot be read: {error}", source=source, hint=_HINT
             ) from None
-        found |= _by_field(snapshot, path, layouts[path], held, source)
+    return found
+
+
+def labels_of_files(
+    snapshot: IcebergSnapshot,
+    layouts: Mapping[str, Sequence[Node]],
+    held: Mapping[str, TableLabels],
+    source: str,
+) -> TableLabels:
+    """The union of what the data files' footers say, under the names of the table's columns."""
+    found = TableLabels()
+    for path, labels in held.items():
+        if labels:
+            found |= _by_field(snapshot, path, layouts[path], labels, source)
     return found
 
 

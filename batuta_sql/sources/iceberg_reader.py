@@ -23,6 +23,7 @@ from sqlglot import exp
 
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.errors import Error, OperationalError, ProgrammingError
+from batuta_sql.labels import TableLabels
 from batuta_sql.plan.site import (
     Capabilities,
     ColumnInfo,
@@ -34,25 +35,28 @@ from batuta_sql.plan.translate import quoted_table
 from batuta_sql.secrets import redact
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate
 from batuta_sql.sources.embedded import EmbeddedSource, ViewNames, ViewTranslator, estimated
+from batuta_sql.sources.iceberg_access import local_path
 from batuta_sql.sources.iceberg_deletes import (
     Equality,
     deleted_positions,
-    equality_condition,
     equality_deletes,
     position_files,
 )
-from batuta_sql.sources.iceberg_labels import labels_of_files, labels_of_properties
+from batuta_sql.sources.iceberg_labels import (
+    labels_in_footers,
+    labels_of_files,
+    labels_of_properties,
+)
 from batuta_sql.sources.iceberg_metadata import (
     EMPTY,
-    FILE,
     IcebergSnapshot,
-    first_line,
     read_snapshot,
 )
 from batuta_sql.sources.iceberg_pruning import needed_files
+from batuta_sql.sources.iceberg_scan import Group, names_in_files, scan_sql, scanned_columns
 from batuta_sql.sources.iceberg_schema import FileLayout, IcebergColumn, Reading
 from batuta_sql.sources.parquet_footers import MOST_FILES, is_exact, scanned_bytes, uses_of
-from batuta_sql.sources.parquet_layout import Node, entry, layouts_of, reader_of
+from batuta_sql.sources.parquet_layout import Node, layouts_of
 from batuta_sql.sources.sizes import parsed
 
 if TYPE_CHECKING:
@@ -63,7 +67,7 @@ if TYPE_CHECKING:
 
 _PINNED = re.compile(r"(.+)@v(\d+)(?:\.(\d+))?")
 _SNAPSHOTS_KEPT = 64
-_LAYOUTS_KEPT = 100_000
+_FOOTERS_KEPT = 100_000
 
 
 class IcebergTranslator(ViewTranslator):
@@ -92,17 +96,6 @@ class Opened:
     io: FileIO
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Files of which all columns come out in the same way."""
-
-    files: tuple[int, ...]
-    readings: tuple[Reading, ...]
-    from_partition: tuple[bool, ...]
-    positions: bool
-    equalities: tuple[int, ...]
-
-
 class IcebergReader(EmbeddedSource):
     """Reads Iceberg tables, whoever says where they are."""
 
@@ -113,7 +106,8 @@ class IcebergReader(EmbeddedSource):
         self._views = ViewNames()
         self._shown: dict[tuple[str, ...], str] = {}
         self._snapshots: LRUCache[tuple[str, int, int], IcebergSnapshot] = LRUCache(_SNAPSHOTS_KEPT)
-        self._layouts: LRUCache[str, tuple[Node, ...]] = LRUCache(_LAYOUTS_KEPT)
+        self._layouts: LRUCache[str, tuple[Node, ...]] = LRUCache(_FOOTERS_KEPT)
+        self._held_labels: LRUCache[str, TableLabels] = LRUCache(_FOOTERS_KEPT)
         self._snapshots_lock = threading.Lock()
 
     @abc.abstractmethod
@@ -256,17 +250,25 @@ class IcebergReader(EmbeddedSource):
             self._snapshots[key] = found
         return found
 
-    def _labels(self, name: str, found: IcebergSnapshot) -> Any:
+    def _labels(self, name: str, found: IcebergSnapshot) -> TableLabels:
         labels = labels_of_properties(found, self.name, name)
         if not self._reads_labels() or not found.files:
             return labels
         self._attach(name, found)
         with self.cursor() as cursor:
             layouts = self._file_layouts(cursor, found, range(len(found.files)))
-            try:
-                return labels | labels_of_files(cursor, found, layouts, self.name)
-            except duckdb.Error as error:
-                raise self.error(error) from None
+            with self._snapshots_lock:
+                held = {p: self._held_labels[p] for p in layouts if p in self._held_labels}
+            new = {p: nodes for p, nodes in layouts.items() if p not in held}
+            if new:
+                try:
+                    read = labels_in_footers(cursor, new, self.name)
+                except duckdb.Error as error:
+                    raise self.error(error) from None
+                with self._snapshots_lock:
+                    self._held_labels.update(read)
+                held |= read
+        return labels | labels_of_files(found, layouts, held, self.name)
 
     def _pinned(self, name: str, number: int, schema_id: int) -> IcebergSnapshot:
         """The snapshot that a fragment names, as it was when the fragment was planned."""
@@ -314,7 +316,7 @@ class IcebergReader(EmbeddedSource):
         for i, equality in enumerate(equalities):
             cursor.register(f"equality:{name}:{i}", equality.keys)
         groups = self._groups(cursor, snapshot, files, deleted_in, equalities)
-        branches = [_branch(snapshot, name, g, equalities) for g in groups]
+        branches = [scan_sql(snapshot, name, g, equalities) for g in groups]
         return "(" + " UNION ALL ".join(branches) + ")"
 
     @staticmethod
@@ -328,10 +330,10 @@ class IcebergReader(EmbeddedSource):
         files: Sequence[int],
         deleted_in: frozenset[int],
         equalities: Sequence[Equality],
-    ) -> list[_Group]:
+    ) -> list[Group]:
         """The files by how their columns come out, and by which deletes are for them."""
         layouts = self._file_layouts(cursor, snapshot, files)
-        columns = _needed_columns(snapshot, equalities)
+        columns = scanned_columns(snapshot, equalities)
         known: dict[tuple[Node, ...], tuple[Reading, ...]] = {}
         groups: dict[Any, list[int]] = {}
         for number in files:
@@ -348,7 +350,7 @@ class IcebergReader(EmbeddedSource):
             applied = tuple(i for i, e in enumerate(equalities) if number in e.files)
             key = (readings, partition, number in deleted_in, applied)
             groups.setdefault(key, []).append(number)
-        return [_Group(tuple(numbers), *key) for key, numbers in groups.items()]
+        return [Group(tuple(numbers), *key) for key, numbers in groups.items()]
 
     def _file_layouts(
         self, cursor: duckdb.DuckDBPyConnection, snapshot: IcebergSnapshot, files: Sequence[int]
@@ -401,7 +403,7 @@ class IcebergReader(EmbeddedSource):
                                 [snapshot.files[i].path for i in g.files],
                                 table,
                                 use,
-                                _physical(snapshot, g),
+                                names_in_files(snapshot, g),
                             )
                             for g in groups
                             for use in uses
@@ -414,103 +416,7 @@ class IcebergReader(EmbeddedSource):
         return estimated(query, tree, sum_, sure, ", ".join(basis))
 
 
-def _needed_columns(
-    snapshot: IcebergSnapshot, equalities: Sequence[Equality]
-) -> tuple[IcebergColumn, ...]:
-    """The table's columns, then those that only equality deletes look at."""
-    present = {c.field_id for c in snapshot.columns}
-    extra = {c.field_id: c for e in equalities for c in e.columns if c.field_id not in present}
-    return (*snapshot.columns, *extra.values())
-
-
-def _physical(snapshot: IcebergSnapshot, group: _Group) -> dict[str, str]:
-    """Names of the columns in the files; one that is not there has none."""
-    pairs = zip(snapshot.columns, group.readings, strict=False)
-    return {c.name: r.physical if r.physical is not None else "" for c, r in pairs}
-
-
-def _branch(
-    snapshot: IcebergSnapshot, name: str, group: _Group, equalities: Sequence[Equality]
-) -> str:
-    """The SELECT that reads the files of a group.
-
-    Inside it every column has a name of ours: the table's may be those that DuckDB reserves.
-    """
-    columns = _needed_columns(snapshot, equalities)
-    values: dict[int, str] = {}
-    entries: list[str] = []
-    for i, (column, reading) in enumerate(zip(columns, group.readings, strict=True)):
-        if group.from_partition[i]:
-            values[column.field_id] = f"CAST(p.p{column.field_id} AS {column.type})"
-            continue
-        if reading.key is not None:
-            entries.append(entry(reading.key, f"c{i}", reading.type))
-        values[column.field_id] = reading.of(f"f.c{i}")
-    reader = reader_of([snapshot.files[i].path for i in group.files], entries)
-    outputs = ", ".join(f"{values[c.field_id]} AS {quote(c.name)}" for c in snapshot.columns)
-    sql = f"SELECT {outputs} FROM {reader} AS f"
-    if any(group.from_partition) or group.positions or group.equalities:
-        # The reader numbers the files that it is given.
-        numbers = ", ".join(f"({i}, {number})" for i, number in enumerate(group.files))
-        sql += (
-            f" JOIN (SELECT n.here, v.* FROM {quote(f'files:{name}')} AS v"
-            f" JOIN (VALUES {numbers}) AS n(here, there) ON v.{quote(FILE)} = n.there) AS p"
-            " ON f.file_index = p.here"
-        )
-    if group.positions:
-        sql += (
-            f" ANTI JOIN {quote(f'positions:{name}')} AS d"
-            f" ON p.{quote(FILE)} = d.file AND f.file_row_number = d.pos"
-        )
-    for i in group.equalities:
-        condition = equality_condition(equalities[i], values, f"e{i}")
-        sql += f" ANTI JOIN {quote(f'equality:{name}:{i}')} AS e{i} ON {condition}"
-    return sql
-
-
 def split_reference(name: str) -> tuple[str, str | None]:
     """A table's name, and what stands behind an @: a branch, a tag, or v and a snapshot's id."""
     head, mark, reference = name.rpartition("@")
     return (head, reference) if mark and head and reference else (name, None)
-
-
-def local_path(location: str) -> str:
-    """The path of a local file; Iceberg's locations are not URL-encoded."""
-    for prefix in ("file://", "file:"):
-        if location.startswith(prefix):
-            rest = location.removeprefix(prefix)
-            return rest if rest.startswith("/") else f"/{rest.partition('/')[2]}"
-    return location
-
-
-def opening_error(source: str, name: str, error: BaseException, secrets: Sequence[str]) -> Error:
-    """What is said where a table or catalog cannot be opened."""
-    message = redact(first_line(error), secrets)
-    return OperationalError(f'Iceberg table "{name}" cannot be opened: {message}', source=source)
-
-
-def known_access(properties: Mapping[str, str]) -> dict[str, str]:
-    """S3 access in FileIO properties under the names that ``ObjectStore`` takes.
-
-    https://py.iceberg.apache.org/configuration/#s3
-    """
-    names = {
-        "s3.endpoint": "AWS_ENDPOINT_URL",
-        "s3.access-key-id": "AWS_ACCESS_KEY_ID",
-        "s3.secret-access-key": "AWS_SECRET_ACCESS_KEY",
-        "s3.session-token": "AWS_SESSION_TOKEN",
-        "s3.region": "AWS_REGION",
-        "s3.profile-name": "AWS_PROFILE",
-        "client.access-key-id": "AWS_ACCESS_KEY_ID",
-        "client.secret-access-key": "AWS_SECRET_ACCESS_KEY",
-        "client.session-token": "AWS_SESSION_TOKEN",
-        "client.region": "AWS_REGION",
-        "client.profile-name": "AWS_PROFILE",
-    }
-    found: dict[str, str] = {}
-    for key, name in names.items():
-        if properties.get(key):
-            found.setdefault(name, properties[key])
-    if properties.get("s3.anonymous", "").lower() == "true":
-        found["AWS_SKIP_SIGNATURE"] = "true"
-    return found

@@ -1,8 +1,8 @@
 """A catalog in SQLite behind the read half of the Iceberg REST interface; a program of its own.
 
 Run with a folder and a port. The folder has ``catalog.db``, which the tests fill through pyiceberg,
-and ``control.json``, read anew for each request: what clients must present, what is vended, and what
-goes wrong. https://github.com/apache/iceberg/blob/main/open-api/rest-catalog-open-api.yaml
+and ``control.json``, read anew for each request: what clients must present, what is vended, and
+what goes wrong. https://github.com/apache/iceberg/blob/main/open-api/rest-catalog-open-api.yaml
 """
 
 from __future__ import annotations
