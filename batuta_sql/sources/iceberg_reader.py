@@ -10,6 +10,7 @@ and schema, so that it reads what was planned, whatever is committed meanwhile.
 from __future__ import annotations
 
 import abc
+import datetime
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
     from pyiceberg.table.snapshots import Snapshot as TableSnapshot
 
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _PINNED = re.compile(r"(.+)@v(\d+)(?:\.(\d+))?")
 _SNAPSHOTS_KEPT = 64
 _FOOTERS_KEPT = 100_000
@@ -200,13 +202,14 @@ class IcebergReader(EmbeddedSource):
         snapshot = None
         if asked[:1] == "v" and asked[1:].isdigit():
             snapshot = table.snapshot_by_id(int(asked[1:]))
-        snapshot = snapshot or table.snapshot_by_name(asked)
+        snapshot = snapshot or table.snapshot_by_name(asked) or _as_of(table, asked)
         if snapshot is None:
             refs = ", ".join(sorted(table.refs()))
             raise ProgrammingError(
                 f'Iceberg table "{name}" has no snapshot, branch or tag "{asked}"',
                 source=self.name,
-                hint=f"branches and tags: {refs}; a snapshot is written @v and its id"
+                hint=f"branches and tags: {refs}; a snapshot is written @v and its id, a moment"
+                " as 2024-02-29 12:00"
                 if refs
                 else "the table is empty",
             )
@@ -414,6 +417,18 @@ class IcebergReader(EmbeddedSource):
                     words = "Iceberg manifests and Parquet footers"
             basis[words] = None
         return estimated(query, tree, sum_, sure, ", ".join(basis))
+
+
+def _as_of(table: Table, moment: str) -> TableSnapshot | None:
+    """The snapshot that was the table's at a moment, of UTC where it has no zone."""
+    try:
+        at = datetime.datetime.fromisoformat(moment)
+    except ValueError:
+        return None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=datetime.UTC)
+    milliseconds = (at - _EPOCH) // datetime.timedelta(milliseconds=1)
+    return table.snapshot_as_of_timestamp(milliseconds)
 
 
 def split_reference(name: str) -> tuple[str, str | None]:

@@ -750,6 +750,27 @@ def test_time_travel(tmp_path: Path, opened: Opened) -> None:
     assert "q1" in str(e.value.hint)
 
 
+def test_time_travel_in_duckdbs_own_words(tmp_path: Path, opened: Opened) -> None:
+    table = counting(tmp_path, 2)
+    first, second = table.snapshots()
+    table.manage_snapshots().create_tag(first.snapshot_id, "q1").commit()
+    middle = datetime.datetime.fromtimestamp(second.timestamp_ms / 1000 - 0.001, UTC)
+    connection = opened(**settings_of(tmp_path))
+    for at in (
+        f"VERSION => {first.snapshot_id}",
+        "VERSION => 'q1'",
+        f"TIMESTAMP => TIMESTAMPTZ '{middle.isoformat()}'",
+        f"TIMESTAMP => '{middle.replace(tzinfo=None).isoformat(' ')}'",
+    ):
+        assert rows_of(connection, f"SELECT id FROM s.n.t AT ({at})") == [(0,)], at
+        assert rows_of(connection, f"SELECT x.id FROM s.t AS x AT ({at})") == [(0,)], at
+    both = f"SELECT t.id FROM s.n.t AT (VERSION => {first.snapshot_id}) JOIN s.n.t u USING (id)"
+    assert rows_of(connection, both) == [(0,)]
+    for at in ("VERSION => 7", "TIMESTAMP => '1999-01-01'", "VERSION => 'q2'"):
+        with pytest.raises(batuta_sql.ProgrammingError, match="no snapshot"):
+            connection.execute(f"SELECT id FROM s.n.t AT ({at})")
+
+
 def test_a_query_reads_one_snapshot(tmp_path: Path, opened: Opened) -> None:
     """A commit between the plan and the read, and between two reads of one query, is not seen."""
     table = counting(tmp_path, 1)
