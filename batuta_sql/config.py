@@ -354,6 +354,8 @@ class IcebergSettings(SourceSettings):
 
     def secrets(self) -> list[str]:
         found = super().secrets()
+        headers = [v for k, v in self.catalog.items() if k.lower().startswith("header.")]
+        found += [h.reveal() for h in headers]
         # OAuth's credential is client:secret; the second half is a secret by itself.
         return [*found, *(s.partition(":")[2] for s in found if ":" in s)]
 

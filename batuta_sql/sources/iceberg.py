@@ -169,6 +169,12 @@ class Iceberg(IcebergReader):
         vended = {k: v for k, v in told.items() if k in config or k not in table.properties}
         fixed = {k: v for k, v in given.items() if "endpoint" in k}
         access = given | vended | fixed
+        if access.get("s3.signer") or access.get("s3.remote-signing-enabled", "").lower() == "true":
+            raise NotSupportedError(
+                f'the catalog wants to sign each request for "{name}", which is not done',
+                source=self.name,
+                hint="have it vend credentials, or give s3.access-key-id and s3.secret-access-key",
+            )
         self._vended[name] = [v for k, v in access.items() if is_secret_key(k)]
         self._stores.give(name, known_access(access))
         return access
@@ -268,6 +274,9 @@ class Iceberg(IcebergReader):
         if self._vends and name not in self._named and plain.startswith("s3://"):
             return self._stores.url(name, plain)
         return plain
+
+    def _plain(self, message: str) -> str:
+        return self._stores.plain(message)
 
     def _attach(self, name: str, snapshot: IcebergSnapshot) -> None:
         path = snapshot.files[0].path if snapshot.files else ""

@@ -54,13 +54,16 @@ def position_files(snapshot: IcebergSnapshot, files: Sequence[int]) -> list[Iceb
     for i in files:
         file = snapshot.files[i]
         oldest[file.where] = min(oldest.get(file.where, file.sequence), file.sequence)
-    return [
-        d
-        for d in snapshot.positions
-        if d.where in oldest
-        and d.sequence >= oldest[d.where]
-        and ((only := _only_file(d)) is None or only in locations)
-    ]
+    found: list[IcebergFile] = []
+    for delete in snapshot.positions:
+        only = _only_file(delete)
+        if only is not None:
+            wanted = only in locations
+        else:
+            wanted = delete.where in oldest and delete.sequence >= oldest[delete.where]
+        if wanted:
+            found.append(delete)
+    return found
 
 
 def _only_file(delete: IcebergFile) -> str | None:

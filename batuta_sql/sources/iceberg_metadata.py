@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from batuta_sql.errors import Error, NotSupportedError, OperationalError
 from batuta_sql.labels import TableLabels
+from batuta_sql.plan.site import ColumnStatistics, Statistics
 from batuta_sql.sources.iceberg_schema import IcebergColumn, column_of, columns_of
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class IcebergFile:
     @property
     def where(self) -> tuple[int, tuple[Any, ...]]:
         """What a delete file and the data files that it is for share."""
-        return self.spec_id, self.partition
+        # A NaN is not equal to another one.
+        return self.spec_id, tuple("NaN" if v != v else v for v in self.partition)
 
     @property
     def referenced(self) -> str | None:
@@ -151,7 +153,21 @@ class IcebergSnapshot:
         return file.partition[place] if place is not None else None
 
     @cached_property
-    def bounds(self) -> tuple[tuple[str, Any, Any], ...]:
+    def statistics(self) -> Statistics:
+        """What the manifests tell of rows and columns."""
+        rows, exact = self.rows
+        bounds = {n: (low, high) for n, low, high in self._bounds()}
+        columns = {
+            c.name: ColumnStatistics(
+                null_fraction=self._null_fraction(c.field_id),
+                minimum=bounds.get(c.name, (None, None))[0],
+                maximum=bounds.get(c.name, (None, None))[1],
+            )
+            for c in self.columns
+        }
+        return Statistics(rows=float(rows), bytes=float(self.bytes), exact=exact, columns=columns)
+
+    def _bounds(self) -> tuple[tuple[str, Any, Any], ...]:
         """Smallest and largest value of columns whose every file tells both."""
         from pyiceberg.conversions import from_bytes
 
@@ -174,7 +190,7 @@ class IcebergSnapshot:
                 found.append((column.name, _value(column.type, low), _value(column.type, high)))
         return tuple(f for f in found if f[1] is not None and f[2] is not None)
 
-    def null_fraction(self, field_id: int) -> float | None:
+    def _null_fraction(self, field_id: int) -> float | None:
         """The share of NULLs of a column, where every file tells it."""
         counts = [(f.entry.null_value_counts or {}).get(field_id) for f in self.files]
         rows = sum(f.rows for f in self.files)

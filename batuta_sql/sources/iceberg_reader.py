@@ -28,8 +28,6 @@ from batuta_sql.labels import TableLabels
 from batuta_sql.plan.site import (
     Capabilities,
     ColumnInfo,
-    ColumnStatistics,
-    Statistics,
     TableInfo,
 )
 from batuta_sql.plan.translate import quoted_table
@@ -123,6 +121,10 @@ class IcebergReader(EmbeddedSource):
         """What DuckDB opens for a file of the table."""
         return local_path(location)
 
+    def _plain(self, message: str) -> str:
+        """A message with the files' own locations in it."""
+        return message
+
     def _attach(self, name: str, snapshot: IcebergSnapshot) -> None:
         """Makes the table's files readable in the source's engine."""
 
@@ -145,28 +147,14 @@ class IcebergReader(EmbeddedSource):
     def _table(self, name: str, path: tuple[str, ...], asked: str | None) -> TableInfo:
         """The table as a query sees it; ``asked`` is what stands behind an @."""
         found = self._now(name, asked)
-        rows, exact = found.rows
         shown = path if asked is None else (*path[:-1], f"{path[-1]}@{asked}")
         self._shown[shown] = name
-        bounds = {n: (low, high) for n, low, high in found.bounds}
         return TableInfo(
             source=self.name,
             path=shown,
             columns=tuple(self._column(c, found) for c in found.columns),
             kind=self.table_kind,
-            statistics=Statistics(
-                rows=float(rows),
-                bytes=float(found.bytes),
-                exact=exact,
-                columns={
-                    c.name: ColumnStatistics(
-                        null_fraction=found.null_fraction(c.field_id),
-                        minimum=bounds.get(c.name, (None, None))[0],
-                        maximum=bounds.get(c.name, (None, None))[1],
-                    )
-                    for c in found.columns
-                },
-            ),
+            statistics=found.statistics,
             version=f"{found.snapshot_id}.{found.schema_id}",
             labels=found.labels.rows,
         )
@@ -375,7 +363,7 @@ class IcebergReader(EmbeddedSource):
 
     def error(self, error: BaseException) -> Error:
         found = super().error(error)
-        found.message = redact(found.message, self._secret_values())
+        found.message = redact(self._plain(found.message), self._secret_values())
         return found
 
     # --- estimates -----------------------------------------------------------------------------

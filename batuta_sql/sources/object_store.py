@@ -6,6 +6,7 @@ a Parquet file only footers and the needed column chunks travel.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -277,6 +278,10 @@ class TableStores:
 
     def knows(self, url: str) -> bool:
         return url.startswith("batuta-table-")
+
+    def plain(self, message: str) -> str:
+        """A message with the URLs that people know."""
+        return re.sub(r"\bbatuta-table-\d+://", "s3://", message)
 
     def attach(self, engine: duckdb.DuckDBPyConnection, table: str) -> None:
         """Makes the table's URLs readable by DuckDB's readers in ``engine``."""

@@ -678,6 +678,26 @@ def test_equality_deletes_are_of_their_partition(tmp_path: Path, opened: Opened)
     assert rows_of(connection, "SELECT * FROM s.t") == [(2, "a"), (3, "b")]
 
 
+def test_deletes_in_the_partition_of_nan(tmp_path: Path, opened: Opened) -> None:
+    nan = float("nan")
+    made = plain(
+        tmp_path,
+        optional(1, "id", LongType()),
+        optional(2, "x", DoubleType()),
+        spec=spec((2, IdentityTransform(), "x")),
+    )
+    ids = pa.schema([with_id("id", pa.int64(), 1)])
+    made.commit(
+        made.file("a.parquet", pa.table([[1, 2]], schema=ids), partition=(nan,)),
+        made.file("b.parquet", pa.table([[1]], schema=ids), partition=(0.5,)),
+    )
+    keys = pa.table([[1]], schema=ids)
+    made.commit(made.equality_deletes("e.parquet", keys, [1], partition=(float("nan"),)))
+    connection = opened(**made.settings)
+    assert rows_of(connection, "SELECT id FROM s.t WHERE x > 1") == [(2,)]
+    assert rows_of(connection, "SELECT id FROM s.t WHERE x < 1") == [(1,)]
+
+
 def test_deletes_of_renamed_and_widened_columns(tmp_path: Path, opened: Opened) -> None:
     made = plain(tmp_path, optional(1, "id", IntegerType()), optional(2, "w", StringType()))
     old = pa.schema([with_id("id", pa.int32(), 1), with_id("w", pa.string(), 2)])
@@ -803,6 +823,47 @@ def test_a_table_that_was_made_anew(tmp_path: Path, opened: Opened) -> None:
     catalog.drop_table("n.t")
     catalog.create_table("n.t", pa.schema([("id", pa.string())])).append(pa.table({"id": ["x"]}))
     assert rows_of(connection, "SELECT id FROM s.n.t") == [("x",)]
+
+
+def test_format_version_1(tmp_path: Path, opened: Opened) -> None:
+    table = sql_catalog(tmp_path).create_table(
+        "n.t",
+        pa.schema([("id", pa.int64()), ("w", pa.string())]),
+        properties={"format-version": "1"},
+    )
+    with table.update_spec() as update:
+        update.add_identity("w")
+    table.append(pa.table({"id": [1, 2], "w": ["a", "b"]}))
+    with table.update_spec() as update:
+        update.remove_field("w")
+    table.append(pa.table({"id": [3], "w": ["a"]}))
+    table.delete("id = 1")
+    connection = opened(**settings_of(tmp_path))
+    assert rows_of(connection, "SELECT id FROM s.n.t WHERE w = 'a'") == [(3,)]
+    assert rows_of(connection, "SELECT * FROM s.n.t") == [(2, "b"), (3, "a")]
+
+
+def test_nanoseconds(tmp_path: Path, opened: Opened) -> None:
+    made = plain(tmp_path, optional(1, "id", LongType()))
+    made.upgrade()
+    made.metadata["schemas"][0]["fields"] += [
+        {"id": 2, "name": "p", "type": "timestamp_ns", "required": False},
+        {"id": 3, "name": "z", "type": "timestamptz_ns", "required": False},
+    ]
+    made.save()
+    schema = pa.schema(
+        [
+            with_id("p", pa.timestamp("ns"), 2),
+            with_id("z", pa.timestamp("ns", "UTC"), 3),
+        ]
+    )
+    at = 1704067200123456789
+    made.commit(made.file("a.parquet", pa.table([[at], [at]], schema=schema)))
+    connection = opened(**made.settings)
+    assert list(types_of(connection, "s.t").values())[1:] == ["TIMESTAMP_NS", "TIMESTAMPTZ_NS"]
+    sql = "SELECT epoch_ns(p) AS p, CAST(z AS VARCHAR) AS z FROM s.t"
+    connection.execute("SET TimeZone = 'UTC'")
+    assert rows_of(connection, sql) == [(at, "2024-01-01 00:00:00.123456789+00")]
 
 
 def test_an_empty_table(tmp_path: Path, opened: Opened) -> None:

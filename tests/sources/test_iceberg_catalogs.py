@@ -258,6 +258,14 @@ def test_a_store_that_the_settings_do_not_speak_of_is_not_dialled(
         assert rows_of(connection, "SELECT id FROM s.n.t") == []
 
 
+def test_requests_that_the_catalog_would_sign_are_refused(
+    rest: RestCatalog, opened: Opened
+) -> None:
+    rest.control(config={"s3.remote-signing-enabled": "true"})
+    with pytest.raises(NotSupportedError, match="sign each request"):
+        opened(**settings(rest)).execute("SELECT id FROM s.n.t")
+
+
 # --- Glue --------------------------------------------------------------------------------------
 
 
