@@ -131,7 +131,7 @@ class Iceberg(IcebergReader):
         catalog = self._catalog()
         try:
             # A whole name that is spelt so needs no listing.
-            if len(wanted) > 1 and catalog.table_exists(wanted):
+            if len(wanted) > 1 and self._exists(catalog, wanted):
                 return [*found, wanted]
             for namespace in namespaces_of(catalog):
                 if _ends(namespace, wanted[:-1]):
@@ -142,6 +142,18 @@ class Iceberg(IcebergReader):
                 self.name, "cannot be listed", error, self._secret_values()
             ) from None
         return found
+
+    def _exists(self, catalog: Catalog, path: tuple[str, ...]) -> bool:
+        """Whether there is a table that is spelt so."""
+        from pyiceberg.exceptions import NoSuchNamespaceError
+
+        if self._vends:
+            return catalog.table_exists(path)
+        try:
+            # Other catalogs would read the table's metadata to tell.
+            return path in {tuple(t) for t in catalog.list_tables(path[:-1])}
+        except NoSuchNamespaceError:
+            return False
 
     # --- tables --------------------------------------------------------------------------------
 

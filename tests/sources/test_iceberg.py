@@ -6,6 +6,7 @@ import datetime
 import decimal
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ from pyiceberg.types import (
 )
 
 import batuta_sql
+from batuta_sql.sources.file_labels import read_labels
 from tests.sources.conftest import rows_of, types_of
 from tests.sources.iceberg_writer import HandMade, settings_of, sql_catalog, with_id
 
@@ -1024,6 +1026,45 @@ def test_a_catalog_that_is_not_there_is_not_made(tmp_path: Path, opened: Opened)
     with pytest.raises(batuta_sql.OperationalError, match=r"none\.db"):
         connection.execute("SELECT * FROM s.n.t")
     assert not (tmp_path / "none.db").exists()
+
+
+def test_metadata_that_is_gone_or_broken(tmp_path: Path, opened: Opened) -> None:
+    table = counting(tmp_path, 1)
+    folder = Path(table.location().removeprefix("file://")) / "metadata"
+    for manifest in folder.glob("*-m0.avro"):
+        manifest.write_bytes(b"no avro")
+    with pytest.raises(batuta_sql.OperationalError, match='manifests of Iceberg table "n/t"'):
+        rows_of(opened(**settings_of(tmp_path)), "SELECT id FROM s.n.t")
+    for file in folder.glob("*.metadata.json"):
+        file.unlink()
+    with pytest.raises(batuta_sql.OperationalError, match='"n/t" cannot be opened'):
+        rows_of(opened(**settings_of(tmp_path)), "SELECT id FROM s.n.t")
+
+
+def test_a_data_file_that_is_gone_is_an_error(tmp_path: Path, opened: Opened) -> None:
+    made = two_columns(tmp_path)
+    made.commit(made.file("a.parquet", rows_in((1, "a"))))
+    connection = opened(**made.settings)
+    assert rows_of(connection, "SELECT id FROM s.t") == [(1,)]
+    (made.folder / "data" / "a.parquet").unlink()
+    with pytest.raises(batuta_sql.OperationalError, match=r"a\.parquet"):
+        rows_of(connection, "SELECT id FROM s.t")
+
+
+def test_without_pyiceberg_it_says_what_to_install(
+    tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting(tmp_path, 0)
+    monkeypatch.setitem(sys.modules, "pyiceberg", None)
+    with pytest.raises(batuta_sql.ConfigError, match="needs the package pyiceberg") as error:
+        opened(**settings_of(tmp_path)).execute("SELECT id FROM s.n.t")
+    assert error.value.hint == "pip install 'batuta-sql[iceberg]'"
+
+
+def test_labels_of_a_folder_alone_are_not_told(tmp_path: Path) -> None:
+    made = two_columns(tmp_path)
+    with pytest.raises(batuta_sql.OperationalError, match="Iceberg table"):
+        read_labels(made.folder)
 
 
 def test_object_stores_must_be_spoken_of(tmp_path: Path, opened: Opened) -> None:
