@@ -261,6 +261,11 @@ class Iceberg(IcebergReader):
                 hint="object_stores = true: the catalog then says what is dialled",
             )
 
+    def close(self) -> None:
+        super().close()
+        if "_made_catalog" in self.__dict__:
+            self._made_catalog.close()
+
     # --- files ---------------------------------------------------------------------------------
 
     @cached_property
