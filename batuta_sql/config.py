@@ -207,7 +207,10 @@ class TableSettings(_Frozen):
 
 
 class SourceSettings(_Frozen):
-    """Keys that every source has. Times are in seconds."""
+    """Keys that every source has. Times are in seconds.
+
+    :param receives_keys: whether keys of other sources' rows may stand in statements for this one.
+    """
 
     bills: ClassVar[bool] = False
     """Whether the system charges its users, whatever ``pricing`` says: a price that nobody has
@@ -220,6 +223,7 @@ class SourceSettings(_Frozen):
     connect_timeout: float = Field(default=10.0, gt=0)
     query_timeout: float | None = Field(default=None, gt=0)
     max_connections: int = Field(default=4, ge=1)
+    receives_keys: bool = True
 
     @property
     def charges(self) -> bool:
@@ -499,13 +503,19 @@ _KINDS: dict[str, type[SourceSettings]] = {
 
 
 class Settings(_Frozen):
-    """The whole configuration. ``catalog_ttl`` is in seconds."""
+    """The whole configuration.
+
+    :param catalog_ttl: seconds for which a source's catalog is believed.
+    :param semi_joins: whether one source is asked only for the rows that match what another has
+        delivered, by sending it the keys: where that pays, wherever it is legal, or never.
+    """
 
     tier: Tier = "standard"
     memory_limit: str | None = Field(default=None, pattern=r"^\s*\d+(\.\d+)?\s*([KMGT]i?B|B|%)\s*$")
     temp_directory: str | None = None
     threads: int | None = Field(default=None, ge=1)
     catalog_ttl: float = Field(default=60.0, ge=0)
+    semi_joins: Literal["auto", "always", "off"] = "auto"
     cost: CostSettings = CostSettings()
     labels: LabelSettings = LabelSettings()
     seal: SealSettings = SealSettings()
