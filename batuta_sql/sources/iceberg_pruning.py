@@ -146,6 +146,13 @@ def _expressions(
         if name in columns and "." not in name:
             yield (made.IsNull if is_null else made.NotNull)(name), True
         return
+    keys = _key_list(condition, alias)
+    if keys is not None:
+        column = columns.get(keys[0])
+        found = _of_keys(cursor, column, keys[1]) if column is not None else None
+        if found is not None:
+            yield found
+        return
     for test in tests_of(condition, alias):
         column = columns.get(test.column)
         # pyiceberg takes a dot for a step into a struct.
@@ -159,6 +166,56 @@ def _expressions(
             yield _predicate(test, values[0]), also
         else:
             yield made.In(column.name, values), also
+
+
+def _key_list(condition: exp.Expr, alias: str) -> tuple[str, exp.Expr] | None:
+    """The column and the list of ``column IN (SELECT UNNEST(list))``, which keys are sent as."""
+    match condition:
+        case exp.In(this=exp.Column() as column) if column.table == alias:
+            query = condition.args.get("query")
+            select = query.this if isinstance(query, exp.Subquery) else query
+            if not isinstance(select, exp.Select) or len(select.expressions) != 1:
+                return None
+            if any(v for k, v in select.args.items() if k != "expressions"):
+                return None
+            (item,) = select.expressions
+            if isinstance(item, exp.Explode | exp.Unnest) or (
+                isinstance(item, exp.Anonymous) and item.name.upper() == "UNNEST"
+            ):
+                values = item.expressions or [item.this]
+                return (column.name, values[0]) if len(values) == 1 else None
+    return None
+
+
+def _of_keys(
+    cursor: duckdb.DuckDBPyConnection, column: IcebergColumn, values: exp.Expr
+) -> tuple[BooleanExpression, bool] | None:
+    """The condition that a column's value is among keys: these, or of many the range."""
+    from pyiceberg import expressions
+
+    made: Any = expressions
+    known = all(isinstance(n, (*_CONSTANT, exp.FromJson)) for n in values.walk())
+    if "." in column.name or not known:
+        return None
+    raw = _raw("v", column.type)
+    source = f"(SELECT DISTINCT UNNEST({values.sql('duckdb')}) AS v) WHERE v IS NOT NULL"
+    try:
+        ((count, whole, low, high, type_),) = cursor.execute(
+            f"SELECT count(*), count({raw}), min({raw}), max({raw}), min(typeof(v)) FROM {source}"
+        ).fetchall()
+        if not count or count != whole or not _comparable(column.type, type_, exp.EQ):
+            return None
+        rows = [(low,), (high,)]
+        if count <= _MOST_VALUES:
+            rows = cursor.execute(f"SELECT {raw} FROM {source}").fetchall()
+    except duckdb.Error:
+        return None
+    literals = [_literal(column.type, r) for (r,) in rows]
+    also = column.type not in _TIMES or all(v.value > 0 for v in literals)
+    if count <= _MOST_VALUES:
+        return made.In(column.name, literals), also
+    least = made.GreaterThanOrEqual(column.name, literals[0])
+    return made.And(least, made.LessThanOrEqual(column.name, literals[1])), also
 
 
 def _predicate(test: Test, value: Any) -> BooleanExpression:

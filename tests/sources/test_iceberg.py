@@ -480,6 +480,32 @@ def test_files_that_cannot_match_are_not_touched(tmp_path: Path, opened: Opened)
             rows_of(connection, f"SELECT id FROM s.n.t WHERE {condition}")
 
 
+@pytest.mark.parametrize("count", [3, 500])
+@pytest.mark.parametrize("key", ["n", "w"])
+def test_keys_that_are_sent_leave_files_out(tmp_path: Path, key: str, count: int) -> None:
+    """The keys of a small frame reach the manifests: few of them one by one, many as a range."""
+    table = sql_catalog(tmp_path).create_table(
+        "n.t", pa.schema([("n", pa.int64()), ("w", pa.string())])
+    )
+    for start in (0, 100_000):
+        numbers = range(start, start + 20_000)
+        table.append(pa.table({"n": numbers, "w": [f"{n:08}" for n in numbers]}))
+    wanted = [7 * n for n in range(count)]
+    keys = {"n": pa.array(wanted, pa.int64()), "w": [f"{n:08}" for n in wanted]}
+    for file in Path(table.location().removeprefix("file://")).glob("data/*.parquet"):
+        if pq.read_metadata(file).row_group(0).column(0).statistics.max > 99_999:
+            file.write_bytes(b"")
+    config = {
+        "semi_joins": "always",
+        "cost": {"estimate": "priced"},
+        "sources": {"s": {**settings_of(tmp_path), "file_labels": False}},
+    }
+    with batuta_sql.connect(config) as connection:
+        connection.register("small", pa.table({"k": keys[key]}))
+        sql = f"SELECT t.n FROM small JOIN s.n.t t ON t.{key} = small.k"
+        assert rows_of(connection, sql) == sorted(((n,) for n in wanted), key=repr)
+
+
 JOINS = (
     "SELECT o.id, t.id AS tid FROM s.n.o o LEFT JOIN s.n.t t ON o.id = t.id WHERE t.part IS NULL",
     "SELECT o.id, t.id AS tid FROM s.n.o o LEFT JOIN s.n.t t ON o.id = t.id AND t.part = 'a'",
