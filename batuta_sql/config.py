@@ -329,8 +329,39 @@ class DeltaSettings(SourceSettings):
 
 
 class IcebergSettings(SourceSettings):
+    """:param catalog: pyiceberg's properties of the catalog and of its files; any may be a secret.
+    :param object_stores: whether files in object stores are read although ``catalog`` names none;
+        it is the catalog then that says what is dialled.
+    :param file_labels: whether labels in the footers of all data files are read.
+    """
+
     kind: Literal["iceberg"]
     catalog: Options = {}
+    object_stores: bool = False
+    file_labels: bool = True
+
+    @property
+    def has_catalog(self) -> bool:
+        """Whether ``catalog`` describes one, and not only how files are opened."""
+        return "type" in self.catalog or "uri" in self.catalog
+
+    @property
+    def reads_stores(self) -> bool:
+        """Whether files in object stores are read."""
+        told = any(k.startswith(("s3.", "client.")) for k in self.catalog)
+        places = [t.path for t in self.tables.values() if t.path is not None]
+        warehouse = self.catalog.get("warehouse")
+        if warehouse is not None:
+            places.append(warehouse.reveal())
+        remote = any("://" in p and not p.startswith("file://") for p in places)
+        return self.object_stores or told or remote
+
+    def secrets(self) -> list[str]:
+        found = super().secrets()
+        headers = [v for k, v in self.catalog.items() if k.lower().startswith("header.")]
+        found += [h.reveal() for h in headers]
+        # OAuth's credential is client:secret; the second half is a secret by itself.
+        return [*found, *(s.partition(":")[2] for s in found if ":" in s)]
 
 
 class SnowflakeSettings(SourceSettings):

@@ -14,13 +14,14 @@ _KINDS = {
     "duckdb": ("batuta_sql.sources.duckdb", "DuckDBFile"),
     "files": ("batuta_sql.sources.files", "Files"),
     "delta": ("batuta_sql.sources.delta", "Delta"),
+    "iceberg": ("batuta_sql.sources.iceberg", "Iceberg"),
     "ald": ("batuta_sql.sources.ald", "Ald"),
     "snowflake": ("batuta_sql.sources.snowflake", "Snowflake"),
     "databricks": ("batuta_sql.sources.databricks", "Databricks"),
     "bigquery": ("batuta_sql.sources.bigquery", "BigQuery"),
     "unity": ("batuta_sql.sources.unity", "Unity"),
 }
-_PLANNED = frozenset({"glue", "iceberg", "huggingface"})
+_PLANNED = frozenset({"glue", "huggingface"})
 ENTRY_POINT_GROUP = "batuta_sql.sources"
 
 
