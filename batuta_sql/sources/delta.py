@@ -172,8 +172,7 @@ class DeltaReader(EmbeddedSource):
         view, number = split_version(name)
         assert number is not None
         version = self._pinned(self._views.table(view), number)
-        if version.files and is_url(version.files[0]):
-            self._attach(version.files[0])
+        self._attach_files(version)
         files = self._needed(cursor, version, name, query)
         groups = self._groups(cursor, version, view, files)
         branches = [_branch(version, f"files:{name}", f, mended) for f, mended in groups]
@@ -181,6 +180,10 @@ class DeltaReader(EmbeddedSource):
             typed = ", ".join(f"CAST(NULL AS {c.type}) AS {quote(c.name)}" for c in version.columns)
             return f"(SELECT {typed} WHERE false)"
         return "(" + " UNION ALL ".join(branches) + ")"
+
+    def _attach_files(self, version: DeltaVersion) -> None:
+        if version.files and is_url(version.files[0]):
+            self._attach(version.files[0])
 
     def _needed(
         self,
@@ -269,6 +272,7 @@ class DeltaReader(EmbeddedSource):
             assert number is not None
             version = self._pinned(self._views.table(view), number)
             physical = {c.name: c.physical for c in version.columns}
+            self._attach_files(version)
             with self.cursor() as cursor:
                 needed = self._needed(cursor, version, name, query)
                 if len(needed) > MOST_FILES or tree is None:

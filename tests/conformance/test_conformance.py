@@ -278,6 +278,9 @@ def test_an_estimate_is_made_and_is_never_zero_for_not_known(filled: Filled) -> 
     assert found.rows is None or found.rows > 0
     if found.bytes_scanned is None and found.rows is None:
         assert found.confidence == "unknown"
+    # A source that can be read can be asked: an error here is no estimate.
+    assert "extension" not in found.basis
+    assert "rror" not in found.basis
 
 
 def test_labels_of_the_configuration_are_carried(filled: Filled) -> None:

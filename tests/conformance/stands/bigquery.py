@@ -50,7 +50,7 @@ def bigquery(folder: Path, fixture: Any) -> Iterator[Stand]:
 
         yield Stand(
             kind="bigquery",
-            settings=front.settings(dataset="suite"),
+            settings=front.settings(dataset="suite", pricing={"usd_per_tib_scanned": 6.25}),
             prefix=("suite",),
             load=load,
             address=front.url,

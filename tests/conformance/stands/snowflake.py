@@ -55,7 +55,7 @@ def snowflake(folder: Path, fixture: Any) -> Iterator[Stand]:
         yield Stand(
             kind="snowflake",
             folds_names=True,
-            settings=server.settings(),
+            settings=server.settings(pricing={"usd_per_credit": 3.0, "warehouse_size": "X-Small"}),
             prefix=(),
             load=load,
             address=server.emulator.url,
