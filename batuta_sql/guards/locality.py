@@ -102,8 +102,7 @@ def endpoints(settings: SourceSettings) -> tuple[Endpoint, ...]:
         case BigQuerySettings():
             return (_of_url(settings.endpoint or "bigquery.googleapis.com"),)
         case GlueSettings():
-            region = settings.region or "us-east-1"
-            return (_of_url(settings.endpoint or f"glue.{region}.amazonaws.com"),)
+            return _of_glue(settings)
         case HuggingFaceSettings():
             return (_of_url(settings.endpoint or "huggingface.co"),)
         case IcebergSettings():
@@ -183,6 +182,17 @@ def _of_workspace(settings: WorkspaceSettings) -> tuple[Endpoint, ...]:
         # Else it is whatever store the catalog names.
         found += [_of_url(n) for n in named] or [Endpoint("an object store of the catalog")]
     return tuple(found) or (Endpoint(),)
+
+
+def _of_glue(settings: GlueSettings) -> tuple[Endpoint, ...]:
+    """The catalog's address and the store's: ``endpoint`` is both, unless S3 has its own."""
+    region = settings.region or "us-east-1"
+    options = settings.storage_options.items()
+    stores = [_of_url(v.reveal()) for k, v in options if "endpoint" in k.lower()]
+    if settings.endpoint is not None:
+        return tuple(dict.fromkeys([_of_url(settings.endpoint), *stores]))
+    stores = stores or [Endpoint(f"s3.{region}.amazonaws.com", 443)]
+    return (Endpoint(f"glue.{region}.amazonaws.com", 443), *stores)
 
 
 # --- paths and URLs ----------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from batuta_sql.secrets import Secret, redact
 
 _S3 = ("s3", "s3a")
 _LABELS_KEPT = 4096
+_STREAM_BYTES = 8 << 20
 
 
 def is_url(path: str) -> bool:
@@ -123,6 +124,15 @@ class ObjectStore:
                 return
             engine.register_filesystem(system)
             self._attached.add(key)
+
+    def stream(self, url: str) -> Any:
+        """An object as a file that is read from its beginning to its end.
+
+        :raises OperationalError: where it cannot be opened.
+        """
+        system = self.system(url)
+        with self._translated(url):
+            return system.open(url, "rb", cache_type="readahead", block_size=_STREAM_BYTES)
 
     def labels(self, objects: Sequence[StoredObject]) -> TableLabels:
         """The union of the labels that Parquet objects carry in their footers.

@@ -19,8 +19,9 @@ _KINDS = {
     "databricks": ("batuta_sql.sources.databricks", "Databricks"),
     "bigquery": ("batuta_sql.sources.bigquery", "BigQuery"),
     "unity": ("batuta_sql.sources.unity", "Unity"),
+    "glue": ("batuta_sql.sources.glue", "Glue"),
 }
-_PLANNED = frozenset({"glue", "iceberg", "huggingface"})
+_PLANNED = frozenset({"iceberg", "huggingface"})
 ENTRY_POINT_GROUP = "batuta_sql.sources"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tests.conformance.stand import Opener
-from tests.conformance.stands import bigquery, databricks, embedded, postgresql, snowflake
+from tests.conformance.stands import bigquery, databricks, embedded, glue, postgresql, snowflake
 
 OPENERS: Mapping[str, Opener] = {
     "postgresql": postgresql.postgresql,
@@ -20,4 +20,5 @@ OPENERS: Mapping[str, Opener] = {
     "databricks": databricks.databricks,
     "unity": databricks.unity,
     "bigquery": bigquery.bigquery,
+    "glue": glue.glue,
 }
