@@ -458,8 +458,14 @@ class GlueSettings(SourceSettings):
 
 
 class HuggingFaceSettings(SourceSettings):
+    """:param repo: of a dataset: ``owner/name``.
+    :param revision: a branch, tag or commit; the newest commit of ``main`` where none is given.
+    :param token: for private and gated datasets; one that other tools have stored is not used.
+    :param endpoint: of another hub than ``https://huggingface.co``.
+    """
+
     kind: Literal["huggingface"]
-    repo: str
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: str | None = None
     token: Secret | None = None
     endpoint: str | None = None

@@ -20,8 +20,9 @@ _KINDS = {
     "bigquery": ("batuta_sql.sources.bigquery", "BigQuery"),
     "unity": ("batuta_sql.sources.unity", "Unity"),
     "glue": ("batuta_sql.sources.glue", "Glue"),
+    "huggingface": ("batuta_sql.sources.huggingface", "HuggingFace"),
 }
-_PLANNED = frozenset({"iceberg", "huggingface"})
+_PLANNED = frozenset({"iceberg"})
 ENTRY_POINT_GROUP = "batuta_sql.sources"
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tests.conformance.stand import Opener
-from tests.conformance.stands import bigquery, databricks, embedded, glue, postgresql, snowflake
+from tests.conformance.stands import (
+    bigquery,
+    databricks,
+    embedded,
+    glue,
+    huggingface,
+    postgresql,
+    snowflake,
+)
 
 OPENERS: Mapping[str, Opener] = {
     "postgresql": postgresql.postgresql,
@@ -21,4 +29,5 @@ OPENERS: Mapping[str, Opener] = {
     "unity": databricks.unity,
     "bigquery": bigquery.bigquery,
     "glue": glue.glue,
+    "huggingface": huggingface.huggingface,
 }

@@ -60,17 +60,19 @@ def running(
     *,
     environment: Mapping[str, str] | None = None,
     ready: Callable[[int], bool] | None = None,
+    python: Path | None = None,
 ) -> Iterator[Emulator]:
     """Starts an emulator and ends it, with all that it started.
 
     :param command: the arguments after the interpreter, for a port.
     :param ready: says whether it answers; by default whether the port takes a connection.
+    :param python: the interpreter, where the emulator needs no environment of its own.
     """
     port = free_port()
     log = folder / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(python_of(name)), *command(port)],
+            [str(python or python_of(name)), *command(port)],
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
