@@ -207,7 +207,10 @@ class TableSettings(_Frozen):
 
 
 class SourceSettings(_Frozen):
-    """Keys that every source has. Times are in seconds."""
+    """Keys that every source has. Times are in seconds.
+
+    :param receives_keys: whether keys of other sources' rows may stand in statements for this one.
+    """
 
     bills: ClassVar[bool] = False
     """Whether the system charges its users, whatever ``pricing`` says: a price that nobody has
@@ -220,6 +223,7 @@ class SourceSettings(_Frozen):
     connect_timeout: float = Field(default=10.0, gt=0)
     query_timeout: float | None = Field(default=None, gt=0)
     max_connections: int = Field(default=4, ge=1)
+    receives_keys: bool = True
 
     @property
     def charges(self) -> bool:
@@ -325,8 +329,39 @@ class DeltaSettings(SourceSettings):
 
 
 class IcebergSettings(SourceSettings):
+    """:param catalog: pyiceberg's properties of the catalog and of its files; any may be a secret.
+    :param object_stores: whether files in object stores are read although ``catalog`` names none;
+        it is the catalog then that says what is dialled.
+    :param file_labels: whether labels in the footers of all data files are read.
+    """
+
     kind: Literal["iceberg"]
     catalog: Options = {}
+    object_stores: bool = False
+    file_labels: bool = True
+
+    @property
+    def has_catalog(self) -> bool:
+        """Whether ``catalog`` describes one, and not only how files are opened."""
+        return "type" in self.catalog or "uri" in self.catalog
+
+    @property
+    def reads_stores(self) -> bool:
+        """Whether files in object stores are read."""
+        told = any(k.startswith(("s3.", "client.")) for k in self.catalog)
+        places = [t.path for t in self.tables.values() if t.path is not None]
+        warehouse = self.catalog.get("warehouse")
+        if warehouse is not None:
+            places.append(warehouse.reveal())
+        remote = any("://" in p and not p.startswith("file://") for p in places)
+        return self.object_stores or told or remote
+
+    def secrets(self) -> list[str]:
+        found = super().secrets()
+        headers = [v for k, v in self.catalog.items() if k.lower().startswith("header.")]
+        found += [h.reveal() for h in headers]
+        # OAuth's credential is client:secret; the second half is a secret by itself.
+        return [*found, *(s.partition(":")[2] for s in found if ":" in s)]
 
 
 class SnowflakeSettings(SourceSettings):
@@ -501,13 +536,19 @@ _KINDS: dict[str, type[SourceSettings]] = {
 
 
 class Settings(_Frozen):
-    """The whole configuration. ``catalog_ttl`` is in seconds."""
+    """The whole configuration.
+
+    :param catalog_ttl: seconds for which a source's catalog is believed.
+    :param semi_joins: whether one source is asked only for the rows that match what another has
+        delivered, by sending it the keys: where that pays, wherever it is legal, or never.
+    """
 
     tier: Tier = "standard"
     memory_limit: str | None = Field(default=None, pattern=r"^\s*\d+(\.\d+)?\s*([KMGT]i?B|B|%)\s*$")
     temp_directory: str | None = None
     threads: int | None = Field(default=None, ge=1)
     catalog_ttl: float = Field(default=60.0, ge=0)
+    semi_joins: Literal["auto", "always", "off"] = "auto"
     cost: CostSettings = CostSettings()
     labels: LabelSettings = LabelSettings()
     seal: SealSettings = SealSettings()

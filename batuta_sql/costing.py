@@ -343,7 +343,8 @@ class QueryCost:
                     sql_hash=digest(text),
                     source=fragment.source,
                     place=costing.place(fragment.source),
-                    shape=found.shape,
+                    # With keys it is another statement than the one that was estimated.
+                    shape=found.shape if metrics is None or metrics.keys is None else "",
                     status=status,
                     estimated_rows=estimate.rows,
                     estimated_bytes=estimate.bytes_delivered,

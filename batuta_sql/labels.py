@@ -4,7 +4,7 @@ A label is a word or ``key:value`` (``pii``, ``origin:public``, ``tier:sovereign
 schema, and so in Parquet and Arrow IPC files, labels are metadata under ``batuta.labels``: on a
 field ``{"direct": [...], "indirect": [...]}``, on the schema ``{"rows": [...], "columns": {name:
 {"direct": [...], "indirect": [...]}}}``, both JSON. A Delta table has the field form in the
-metadata of its columns.
+metadata of its columns, an Iceberg table the schema form in its properties.
 """
 
 from __future__ import annotations
@@ -145,11 +145,21 @@ def labels_of_schema(schema: pa.Schema) -> TableLabels:
     text = (schema.metadata or {}).get(KEY.encode())
     if text is None:
         return found
-    found |= _table_labels(text)
-    # What chose the rows chose those of every column.
-    around = {
-        n: (c := found.of(n)) | ColumnLabels(indirect=found.rows - c.all) for n in schema.names
-    }
+    return _around(found | _table_labels(text), schema.names)
+
+
+def labels_of_table_text(text: str | bytes, names: Sequence[str]) -> TableLabels:
+    """A table's labels from the JSON of its metadata: the form of a schema's.
+
+    :param names: of all its columns.
+    :raises ValueError: for another form.
+    """
+    return _around(_table_labels(text), names)
+
+
+def _around(found: TableLabels, names: Sequence[str]) -> TableLabels:
+    """What chose the rows chose those of every column."""
+    around = {n: (c := found.of(n)) | ColumnLabels(indirect=found.rows - c.all) for n in names}
     return TableLabels({**found.columns, **around}, found.rows)
 
 

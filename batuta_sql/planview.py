@@ -53,6 +53,11 @@ class PlannedFragment:
         return self._run.seconds
 
     @property
+    def keys(self) -> int | None:
+        """How many keys of other fragments' rows went with it; None where it was sent as it is."""
+        return self._run.keys
+
+    @property
     def estimate(self) -> Estimate:
         """What it was to take; asked for when it is first read, where nobody asked before."""
         if self._estimate is None:
@@ -117,6 +122,7 @@ class Plan:
                 "rows": f.rows,
                 "bytes": f.bytes,
                 "seconds": f.seconds,
+                "keys": f.keys,
                 "billed": f._run.usage,
                 "estimate": estimate,
             }
@@ -179,7 +185,8 @@ class Plan:
         run = next((f for f in self.fragments if f.name == fragment.name), None)
         if run is None or run.rows is None:
             return []
-        return [f"{run.rows:,} rows, {run.bytes or 0:,} bytes, {run.seconds or 0:.3f} s"]
+        took = f"{run.rows:,} rows, {run.bytes or 0:,} bytes, {run.seconds or 0:.3f} s"
+        return [took if run.keys is None else f"{took}, sent with {run.keys:,} keys"]
 
 
 def estimate_of(query: Query) -> Estimate:

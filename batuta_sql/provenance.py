@@ -31,7 +31,7 @@ from batuta_sql.guards.labels import (
 )
 from batuta_sql.labels import REST, ColumnLabels, Labels, TableLabels
 from batuta_sql.plan.lineage import Flow, Lineage, Origins, everything_of, lineage_of
-from batuta_sql.plan.relational import Relation
+from batuta_sql.plan.relational import LocalScan, Relation, Scan
 from batuta_sql.plan.site import TableInfo
 from batuta_sql.sources.file_labels import labels_of_files, may_carry_labels
 
@@ -182,6 +182,20 @@ class Provenance:
         found: dict[str, ColumnLabels] = {}
         for name, (_, labels) in _paired(names, self.labels.columns):
             found[name] = found.get(name, ColumnLabels()) | labels
+        return found
+
+    def labels_of_tables(self, tables: Iterable[TableInfo]) -> Labels:
+        """All labels of tables that the query reads, whatever of them it uses."""
+        return frozenset().union(*(self.tables[t.qualified_parts].labels.all for t in tables))
+
+    def labels_of_relation(self, relation: Relation) -> Labels:
+        """All labels of whatever a relation of the query's plan reads."""
+        found = self.labels_of_tables(n.table for n in relation.walk() if isinstance(n, Scan))
+        for node in relation.walk():
+            if isinstance(node, LocalScan):
+                for name in self._local_reads(node.relation):
+                    labels = self._local.get(name[0].lower())
+                    found |= (labels if labels is not None else self._of_path(name[0])).all
         return found
 
     def _of_path(self, path: str) -> TableLabels:

@@ -37,11 +37,14 @@ from batuta_sql.errors import (
     ProgrammingError,
     QueryCancelled,
 )
-from batuta_sql.exchange.fetch import Fetch, Prefetch, Stop, gather_all
+from batuta_sql.exchange.fetch import Fetch, Prefetch, Stop
+from batuta_sql.exchange.gather import Gathering
+from batuta_sql.exchange.keys import with_keys
 from batuta_sql.frontend.binder import Binder
 from batuta_sql.frontend.expressions import Parameters, ParameterValues
 from batuta_sql.frontend.parser import PIVOT, Statement
 from batuta_sql.guards.history import Status
+from batuta_sql.key_permission import permitted_keys
 from batuta_sql.labels import TableLabels
 from batuta_sql.plan.optimise import optimise
 from batuta_sql.plan.placement import Fragment, Placed, place, scan_fragment
@@ -52,6 +55,7 @@ from batuta_sql.plan.relational import (
     Relation,
     Scan,
 )
+from batuta_sql.plan.rules.key_filters import ALWAYS, Worth
 from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import LocalTranslator, WireColumn
 from batuta_sql.plan.unparse import Delivery, Unparser
@@ -66,6 +70,8 @@ if TYPE_CHECKING:
 
 PREFETCH_BYTES = 32 << 20
 """How far a streamed fragment runs ahead of its consumer."""
+
+_WORTH: Mapping[str, Worth | None] = {"auto": Worth(), "always": ALWAYS, "off": None}
 
 _CLOSE_SECONDS = 5.0
 
@@ -92,13 +98,18 @@ class Session:
 
 @dataclass
 class FragmentRun:
-    """A fragment and what it took; None before the run. ``usage``: what its source billed."""
+    """A fragment and what it took; None before the run.
+
+    :param usage: what its source billed.
+    :param keys: how many keys were sent with it; None where it was sent as it is.
+    """
 
     fragment: Fragment
     rows: int | None = None
     bytes: int | None = None
     seconds: float | None = None
     usage: Usage | None = None
+    keys: int | None = None
 
 
 class Query:
@@ -169,7 +180,10 @@ class Query:
             bound.plan, outputs, binder.symbols.fresh, self.session.engine.evaluate_constants
         )
         fallbacks = tuple(n for n in plan.walk() if isinstance(n, LocalScan) and n.reason)
-        self.placed = place(plan, outputs, _CapabilitiesOf(self.session.sources), fallbacks)
+        capabilities = _CapabilitiesOf(self.session.sources)
+        worth = _WORTH[self.session.settings.semi_joins]
+        placed = place(plan, outputs, capabilities, fallbacks, worth)
+        self.placed = permitted_keys(placed, self.provenance, self.session.settings)
         self.runs = [FragmentRun(f) for f in self.placed.fragments]
         self._expect_scans([t for f in fallbacks for t in f.tables])
 
@@ -351,31 +365,51 @@ class Query:
         return unparser.statement(self.placed.plan, self.placed.outputs).sql("duckdb")
 
     def _fetch_fragments(self, placed: Placed) -> dict[str, Delivery]:
-        fragments = placed.fragments
-        fetches = [self._fetch(f) for f in fragments]
-        decoders = {f.name: _decoders(f.columns) for f in fragments}
-        if len(fragments) == 1 and _read_once(placed.plan):
-            prefetch = Prefetch(fetches[0], PREFETCH_BYTES)
-            self._prefetches.append(prefetch)
-            self.cursor.register(fragments[0].name, prefetch.reader())
-            return {f.name: Delivery((f.name,), decoders[f.name]) for f in fragments}
-        deliveries: dict[str, Delivery] = {}
-        if not fragments:
-            return deliveries
+        if len(placed.fragments) == 1 and _read_once(placed.plan):
+            return self._streamed(placed)
         limit = max(8 << 20, min(128 << 20, self.session.engine.memory_limit_bytes() // 16))
-        for gathered in gather_all(fetches, self._spill, limit):
+        gathering = Gathering(self.stop, self._spill, limit)
+        deliveries: dict[str, Delivery] = {}
+        waiting = list(placed.fragments)
+        while True:
+            for fragment in [f for f in waiting if _is_ready(placed, f, deliveries)]:
+                waiting.remove(fragment)
+                gathering.start(self._fetch(fragment, deliveries))
+            if not gathering.running:
+                return deliveries
+            gathered = gathering.next()
             name = gathered.fragment.name
             if gathered.table is not None:
                 self.cursor.register(name, gathered.table)
-                deliveries[name] = Delivery((name,), decoders[name])
-            else:
-                deliveries[name] = Delivery((self._spill_name(name),), decoders[name])
-        return deliveries
+            table = name if gathered.table is not None else self._spill_name(name)
+            deliveries[name] = Delivery((table,), _decoders(gathered.fragment.columns))
 
-    def _fetch(self, fragment: Fragment) -> Fetch:
+    def _streamed(self, placed: Placed) -> dict[str, Delivery]:
+        """One fragment that the residual reads once, while it arrives."""
+        (fragment,) = placed.fragments
+        prefetch = Prefetch(self._fetch(fragment, {}), PREFETCH_BYTES)
+        self._prefetches.append(prefetch)
+        self.cursor.register(fragment.name, prefetch.reader())
+        return {fragment.name: Delivery((fragment.name,), _decoders(fragment.columns))}
+
+    def _fetch(self, fragment: Fragment, deliveries: Mapping[str, Delivery] | None = None) -> Fetch:
+        """A fragment to be run, with the keys that it has waited for.
+
+        :param deliveries: what has arrived; None for a scan of the fallback.
+        """
         timeout = self.session.sources[fragment.source].query_timeout
         most = self.cost.authorised_bytes(fragment)
+        keyed = None
+        if self.placed is not None and deliveries is not None:
+            keyed = self.placed.keyed.get(fragment.name)
+        count = None
+        if keyed is not None and deliveries is not None:
+            translator = self.session.sources[fragment.source].capabilities.translator
+            reduced = with_keys(fragment, keyed, deliveries, self.cursor, translator)
+            if reduced is not None:
+                fragment, count = reduced
         fetch = Fetch(fragment, self._snapshot(fragment.source), self.stop, timeout, most)
+        fetch.metrics.keys = count
         self.fetches.append(fetch)
         return fetch
 
@@ -447,6 +481,7 @@ class Query:
             if fetch is not None:
                 run.rows, run.bytes = fetch.metrics.rows, fetch.metrics.bytes
                 run.seconds, run.usage = fetch.metrics.seconds, fetch.metrics.usage
+                run.keys = fetch.metrics.keys
 
     def cancel(self) -> None:
         """Ends the query from any thread: remote statements first."""
@@ -538,6 +573,12 @@ def _decoders(columns: Sequence[tuple[str, WireColumn]]) -> dict[str, str]:
         elif wire.type is not None and wire.arrow is None:
             found[symbol] = f"CAST({{}} AS {wire.type})"
     return found
+
+
+def _is_ready(placed: Placed, fragment: Fragment, arrived: Mapping[str, Delivery]) -> bool:
+    """Whether all keys that a fragment waits for can be known."""
+    keyed = placed.keyed.get(fragment.name)
+    return keyed is None or all(f.exchanges <= arrived.keys() for f in keyed.filters)
 
 
 def _read_once(plan: Relation) -> bool:

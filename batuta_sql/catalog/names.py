@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -106,8 +106,10 @@ class NamesInReach:
         if lower in self.views:
             return self.views[lower].copy()
         if lower in self.registered:
-            self.cursor.register(lower, self.registered[lower])
-            return self._described(exp.to_identifier(lower, quoted=True))
+            frame = self.registered[lower]
+            self.cursor.register(lower, frame)
+            found = self._described(exp.to_identifier(lower, quoted=True))
+            return replace(found, rows=float(len(frame)) if hasattr(frame, "__len__") else None)
         local = self._local((name,))
         if local is not None:
             return local
@@ -123,7 +125,12 @@ class NamesInReach:
             rows = self.cursor.execute(f"DESCRIBE SELECT * FROM {shown}").fetchall()
         except duckdb.Error:
             return None
-        return LocalTable(quoted_table(parts), tuple(r[0] for r in rows))
+        size = self.cursor.execute(
+            "SELECT estimated_size FROM duckdb_tables() WHERE lower(table_name) = ?",
+            [parts[-1].lower()],
+        ).fetchall()
+        names = tuple(r[0] for r in rows)
+        return LocalTable(quoted_table(parts), names, float(size[0][0]) if len(size) == 1 else None)
 
     def _described(self, identifier: exp.Identifier) -> LocalTable:
         table = exp.Table(this=identifier)

@@ -28,6 +28,7 @@ _PACKAGES = (
     "adbc-driver-sqlite",
     "adbc-driver-snowflake",
     "deltalake",
+    "pyiceberg",
     "keyring",
     "pandas",
     "polars",

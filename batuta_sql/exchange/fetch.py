@@ -1,8 +1,7 @@
 """Runs fragments at once and brings their rows here, bounded in bytes.
 
 One thread per fragment reads ahead of the consumer. A result that one residual scan consumes is
-streamed; where several fragments meet, each is gathered: in memory while it is small, in a table
-of the residual engine (which spills to disk) from then on.
+streamed; where several fragments meet, each is gathered (``exchange.gather``).
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -34,7 +33,8 @@ def fragment_query(fragment: Fragment, max_bytes: float | None = None) -> Fragme
 class FetchMetrics:
     """What a fragment took: rows, bytes (of Arrow memory), seconds from start to end.
 
-    ``usage`` is what the source says that it billed, where it says so.
+    ``usage`` is what the source says that it billed, where it says so; ``keys`` how many keys went
+    with the statement, None where it was sent as it is.
     """
 
     rows: int = 0
@@ -42,6 +42,7 @@ class FetchMetrics:
     seconds: float = 0.0
     finished: bool = False
     usage: Usage | None = None
+    keys: int | None = None
 
 
 class Stop:
@@ -221,85 +222,3 @@ class Prefetch:
 
 
 _GRACE_SECONDS = 1.0
-_END_SECONDS = 5.0
-
-Spill = Callable[[str, pa.RecordBatchReader], None]
-"""Stores a stream as a table of the residual engine under the given name."""
-
-
-@dataclass
-class Gathered:
-    """A fragment's whole result: a table in memory, or None where the engine holds it."""
-
-    fragment: Fragment
-    table: pa.Table | None
-
-
-def gather_all(fetches: Sequence[Fetch], spill: Spill, memory: int) -> list[Gathered]:
-    """Runs all fragments at once and waits for their results.
-
-    :param memory: bytes that one result may take here before it goes to the engine's tables.
-    :raises Error: the first failure; the other statements are ended first.
-    """
-    results: list[Gathered | None] = [None] * len(fetches)
-    stop = fetches[0].stop
-
-    done = threading.Event()
-    left = threading.Semaphore(len(fetches) - 1)
-
-    def run(index: int) -> None:
-        try:
-            results[index] = _gather(fetches[index], spill, memory)
-        except BaseException as error:
-            stop.set(fetches[index].error or error)
-            for other in fetches:
-                other.snapshot.cancel()
-        finally:
-            if not left.acquire(blocking=False):
-                done.set()
-
-    for index, fetch in enumerate(fetches):
-        name = f"batuta-fetch-{fetch.fragment.name}"
-        threading.Thread(target=run, args=(index,), name=name, daemon=True).start()
-    try:
-        # A wait without limit could not be interrupted by Ctrl-C.
-        while not done.wait(0.1):
-            for fetch in fetches:
-                if stop:
-                    # Again: a cancellation that comes before the statement has begun is lost.
-                    fetch.snapshot.cancel()
-                if (error := fetch.overdue()) is not None:
-                    raise error
-    except BaseException as interruption:
-        stop.set(interruption)
-        for fetch in fetches:
-            fetch.snapshot.cancel()
-        done.wait(_END_SECONDS)
-        raise
-    if stop:
-        raise stop.error or QueryCancelled("the query was cancelled")
-    return [r for r in results if r is not None]
-
-
-def _gather(fetch: Fetch, spill: Spill, memory: int) -> Gathered:
-    schema, batches = fetch.batches()
-    held: list[pa.RecordBatch] = []
-    size = 0
-    for batch in batches:
-        held.append(batch)
-        size += batch.nbytes
-        if size > memory:
-            spill(
-                fetch.fragment.name,
-                pa.RecordBatchReader.from_batches(schema, _chained(held, batches)),
-            )
-            return Gathered(fetch.fragment, None)
-    return Gathered(fetch.fragment, pa.Table.from_batches(held, schema))
-
-
-def _chained(
-    held: list[pa.RecordBatch], rest: Iterator[pa.RecordBatch]
-) -> Iterator[pa.RecordBatch]:
-    while held:
-        yield held.pop(0)
-    yield from rest

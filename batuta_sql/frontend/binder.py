@@ -70,10 +70,14 @@ class Names(Protocol):
 
 @dataclass(frozen=True)
 class LocalTable:
-    """A table, view or registered frame of the residual engine."""
+    """A table, view or registered frame of the residual engine.
+
+    :param rows: how many it has; None where that is not known.
+    """
 
     relation: exp.Table
     column_names: tuple[str, ...]
+    rows: float | None = None
 
 
 class Binder:

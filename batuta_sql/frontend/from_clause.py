@@ -93,7 +93,7 @@ class FromBinder:
             return self._named(bound.plan, bound.columns, node, (node.name,), scope)
         else:
             local = tuple((self.binder.symbols.fresh(n), n) for n in table.column_names)
-            relation = LocalScan(table.relation.copy(), local)
+            relation = LocalScan(table.relation.copy(), local, rows=table.rows)
             outputs = tuple(OutputColumn(n, s) for s, n in local)
             qualifiers = tuple(p.name for p in node.parts)
         return self._named(relation, outputs, node, qualifiers, scope)
@@ -145,7 +145,7 @@ class FromBinder:
         bound.set("alias", None)
         names = self.binder.names.describe_function(bound)
         columns = tuple((self.binder.symbols.fresh(n), n) for n in names)
-        scan = LocalScan(exp.Subquery(this=bound), columns)
+        scan = LocalScan(exp.Subquery(this=bound), columns, rows=float(len(node.expressions)))
         return Bound(scan, tuple(OutputColumn(n, s) for s, n in columns))
 
     def _function(self, node: Expr, scope: Scope) -> Relation:

@@ -69,8 +69,32 @@ def _faithful_tree(
     original, written = duckdb_tree(sql, engine), duckdb_tree(again, engine)
     if original is None or written is None or not same_query(original, written):
         return None, "sqlglot reads it in another sense than DuckDB"
+    if not all(_pinned(table) for table in tree.find_all(exp.Table) if table.args.get("when")):
+        return None, "AT with a value that is not written out, or of a table without a source"
     _name_outputs(tree, original, engine)
     return tree, None
+
+
+def _pinned(table: exp.Table) -> bool:
+    """Makes ``t AT (VERSION => 3)`` the table ``t@v3``, and of a name or moment ``t@name``.
+
+    https://duckdb.org/docs/stable/sql/query_syntax/from
+    """
+    when: exp.Expr = table.args["when"]
+    value: exp.Expr = when.expression
+    name = table.parts[-1]
+    if isinstance(value, exp.Cast):
+        value = value.this
+    if not isinstance(value, exp.Literal) or not isinstance(name, exp.Identifier) or not table.db:
+        return False
+    if table.args.get("alias") is None:
+        shown = exp.to_identifier(name.name, quoted=True)
+        table.set("alias", exp.TableAlias(this=shown))
+    whole = when.text("kind").upper() == "VERSION" and value.name.isdigit()
+    name.set("this", f"{name.name}@v{value.name}" if whole else f"{name.name}@{value.name}")
+    name.set("quoted", True)
+    table.set("when", None)
+    return True
 
 
 def _name_outputs(tree: exp.Expr, original: Tree, engine: duckdb.DuckDBPyConnection) -> None:

@@ -193,14 +193,13 @@ _ROWS = "\0rows"
 def is_called(path: Sequence[str], name: str, *, versioned: bool = False) -> bool:
     """Whether a table with this path is what ``name`` (dotted, inner parts enough) means.
 
-    A pinned version of a table (``customer@v3``) is called as the table is.
+    A pinned version of a table (``customer@v3``, ``customer@branch``) is called as the table is.
     """
     wanted = name.lower()
-    shown = ".".join(path).lower()
-    if versioned:
-        head, mark, number = shown.rpartition("@v")
-        shown = head if mark and number.isdigit() else shown
-    return shown == wanted or shown.endswith("." + wanted)
+    known = {".".join(path).lower()}
+    if versioned and "@" in path[-1]:
+        known.add(".".join((*path[:-1], path[-1].rpartition("@")[0])).lower())
+    return any(shown == wanted or shown.endswith("." + wanted) for shown in known)
 
 
 # --- declassification --------------------------------------------------------------------------

@@ -106,9 +106,7 @@ def endpoints(settings: SourceSettings) -> tuple[Endpoint, ...]:
         case HuggingFaceSettings():
             return (_of_url(settings.endpoint or "huggingface.co"),)
         case IcebergSettings():
-            values = [v.reveal() for v in settings.catalog.values()]
-            urls = [v for v in values if "://" in v]
-            return _of_paths([], urls) or (Endpoint(),)
+            return _of_iceberg(settings)
     return (Endpoint(),)
 
 
@@ -182,6 +180,36 @@ def _of_workspace(settings: WorkspaceSettings) -> tuple[Endpoint, ...]:
         # Else it is whatever store the catalog names.
         found += [_of_url(n) for n in named] or [Endpoint("an object store of the catalog")]
     return tuple(found) or (Endpoint(),)
+
+
+# --- Iceberg -----------------------------------------------------------------------------------
+
+
+def _of_iceberg(settings: IcebergSettings) -> tuple[Endpoint, ...]:
+    """The catalog's address and the object store's."""
+    given = {k: v.reveal() for k, v in settings.catalog.items()}
+    found: list[Endpoint] = []
+    stores: list[Endpoint] = []
+    for key, value in given.items():
+        if key == "warehouse" or not value:
+            continue
+        if "endpoint" in key:
+            (stores if key.startswith("s3.") else found).append(_of_url(value))
+        elif "://" in value:
+            found.append(_of_url(value))
+    if settings.has_catalog and not found:
+        kind, region = given.get("type"), given.get("glue.region", given.get("client.region"))
+        # Without a region the driver finds one in its environment: all are as far away.
+        service = {"glue": "glue", "dynamodb": "dynamodb"}.get(kind or "")
+        host = f"{service}.{region or 'us-east-1'}.amazonaws.com"
+        found.append(_of_url(host) if service else Endpoint())
+    if settings.reads_stores:
+        # Without an endpoint it is whatever store the catalog or the path names.
+        found += stores or [Endpoint("an object store of the catalog")]
+    return tuple(dict.fromkeys(found))
+
+
+# --- Glue --------------------------------------------------------------------------------------
 
 
 def _of_glue(settings: GlueSettings) -> tuple[Endpoint, ...]:

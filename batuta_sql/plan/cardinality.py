@@ -69,7 +69,7 @@ class Cardinality:
                 known = node.table.statistics.rows
                 return known if known is not None else DEFAULT_ROWS
             case LocalScan():
-                return DEFAULT_ROWS
+                return node.rows if node.rows is not None else DEFAULT_ROWS
             case OneRow():
                 return 1.0
             case Filter():
@@ -153,6 +153,9 @@ class Cardinality:
                     for s, value in inner.assignments:
                         if s == symbol and isinstance(value, exp.Column) and value.name != symbol:
                             return min(rows, self.distinct(value.name, inner.input))
+                case LocalScan(rows=float()) if any(s == symbol for s, _ in inner.columns):
+                    # As many as there can be: a small frame is mostly a list of keys.
+                    return rows
         return max(1.0, float(rows**0.8))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from sqlglot import exp
 
@@ -28,6 +29,7 @@ from batuta_sql.plan.relational import (
     Window,
     With,
 )
+from batuta_sql.plan.rules.key_filters import Keyed, KeyFilter
 
 Annotate = Callable[[Fragment], Sequence[str]]
 
@@ -39,7 +41,13 @@ def explain(placed: Placed, annotate: Annotate = lambda _: ()) -> str:
     """
     fragments = {f.name: f for f in placed.fragments}
     lines: list[str] = []
-    _write(placed.plan, "", "", lines, fragments, annotate)
+
+    def remarks(fragment: Fragment) -> list[str]:
+        return [*_waiting(placed, fragment), *annotate(fragment)]
+
+    for name, keyed in placed.keyed.items():
+        fragments[name] = replace(fragments[name], sql=_with_names_of_keys(keyed))
+    _write(placed.plan, "", "", lines, fragments, remarks)
     if placed.kept or placed.fallbacks:
         lines.append("")
         lines.append("Runs here:")
@@ -76,6 +84,29 @@ def _write(
             fragments,
             annotate,
         )
+
+
+def _waiting(placed: Placed, fragment: Fragment) -> list[str]:
+    """What a fragment waits for before it is sent."""
+    keyed = placed.keyed.get(fragment.name)
+    if keyed is None:
+        return []
+    lines = [f"about {f.keys:,.0f} {_name_of(f)} for {f.column}" for f in keyed.filters]
+    if fragment.rows is not None:
+        lines.append(f"about {keyed.rows:,.0f} rows are left of {fragment.rows:,.0f}")
+    return lines
+
+
+def _name_of(keys: KeyFilter) -> str:
+    return f"keys of {', '.join(sorted(keys.exchanges)) or 'rows here'}"
+
+
+def _with_names_of_keys(keyed: Keyed) -> str:
+    """The statement with a name in the place of each list of keys."""
+    sql = keyed.sql
+    for one in keyed.filters:
+        sql = sql.replace(f"'{one.marker}'", f"<{_name_of(one)}>")
+    return sql
 
 
 def _shown_inputs(node: Relation) -> tuple[Relation, ...]:

@@ -30,6 +30,7 @@ from batuta_sql.plan.relational import (
     references,
 )
 from batuta_sql.plan.rules.group_joins import sites
+from batuta_sql.plan.rules.key_filters import Keyed, Statement, Worth, key_filters
 from batuta_sql.plan.rules.prune_columns import prune_columns
 from batuta_sql.plan.rules.share_fragments import share
 from batuta_sql.plan.rules.split_averages import split_averages
@@ -67,6 +68,8 @@ class Placed:
     fragments: tuple[Fragment, ...]
     kept: tuple[str, ...] = ()
     fallbacks: tuple[LocalScan, ...] = ()
+    keyed: Mapping[str, Keyed] = field(default_factory=dict)
+    """The fragments that wait for keys of others, by name."""
 
 
 @dataclass
@@ -271,11 +274,13 @@ def place(
     outputs: tuple[tuple[str, str], ...],
     capabilities: Mapping[str, Capabilities],
     fallbacks: tuple[LocalScan, ...] = (),
+    worth: Worth | None = None,
 ) -> Placed:
     """Places an optimised plan.
 
     :param outputs: the names of the query's columns and their symbols.
     :param capabilities: by source, of every source that the plan reads.
+    :param worth: when fragments wait for keys of others; None: never.
     """
     placer = _Placer(capabilities, plan)
     counter = iter(range(1, 1_000_000))
@@ -295,7 +300,9 @@ def place(
         _fragment(d.exchange, d.query, tuple(d.columns), capabilities[d.exchange.site])
         for d in deliveries
     )
-    return Placed(placed, outputs, fragments, tuple(placer.kept), fallbacks)
+    sent = {f.name: Statement(f.sql, f.columns) for f in fragments}
+    keyed = key_filters(placed, sent, capabilities, worth) if worth is not None else {}
+    return Placed(placed, outputs, fragments, tuple(placer.kept), fallbacks, keyed)
 
 
 def _average_helps(placer: _Placer, node: Aggregate) -> bool:

@@ -9,7 +9,7 @@ here stays local; ``tests/capability`` runs every method on edge values at every
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from sqlglot import exp
@@ -18,6 +18,7 @@ from batuta_sql.plan.relational import Expr, parenthesized
 from batuta_sql.plan.site import Collation, ColumnInfo, TableInfo
 from batuta_sql.plan.translate import (
     CORRELATED,
+    KEYS,
     Environment,
     NotPushable,
     Typed,
@@ -43,6 +44,8 @@ _ISO_ZONED = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}(\.\d{1,6})?[+-]
 _TIME = re.compile(r"\d{2}:\d{2}:\d{2}(\.\d{1,6})?")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
+_SAMPLES = {"VARCHAR": "x", "DATE": "2000-01-01", "UUID": "00000000-0000-0000-0000-000000000000"}
+
 STRING_LITERAL = "STRING_LITERAL"
 """A quoted literal before it meets the type it takes on."""
 
@@ -55,6 +58,7 @@ _TWO_ARGUMENTS = frozenset({"this", "expression"})
 _ARGUMENTS = {
     "Literal": frozenset({"this", "is_string"}),
     "Cast": frozenset({"this", "to"}),
+    "Anonymous": frozenset({"this", "expressions"}),
     "Between": frozenset({"this", "low", "high", "symmetric"}),
     "In": frozenset({"this", "expressions", "query", "unnest"}),
     "Case": frozenset({"this", "ifs", "default"}),
@@ -72,6 +76,7 @@ class PushTranslator:
 
     dialect = ""
     name = "the source"
+    most_keys = 5_000
 
     # --- leaves --------------------------------------------------------------------------------
 
@@ -294,6 +299,34 @@ class PushTranslator:
                 shown = left
             items.append(right.sql)
         return Typed(exp.In(this=_wrapped(shown.sql), expressions=items), "BOOLEAN")
+
+    def _anonymous(self, node: Expr, environment: Environment) -> Typed:
+        if node.name != KEYS:
+            raise NotPushable(f"`{_spelling(node)}` is not proved equal on {self.name}")
+        subject, type_, marker = node.expressions
+        # What holds for one of them holds for all.
+        equal = self._translate(exp.EQ(this=subject, expression=_one_of(type_.name)), environment)
+        if not isinstance(equal.sql, exp.EQ):
+            raise NotPushable(f"{type_.name} compares in a way of its own on {self.name}")
+        return Typed(self.among_keys(equal.sql.this, type_.name, marker), "BOOLEAN")
+
+    def among_keys(self, subject: Expr, type_: str, marker: Expr) -> Expr:
+        """Whether ``subject`` is among the keys that will stand where the marker is.
+
+        :raises NotPushable: for types whose keys cannot be written.
+        """
+        if type_ not in ("VARCHAR", "DATE") and not is_integer(type_):
+            raise NotPushable(f"keys of type {type_}")
+        return exp.In(this=subject, expressions=[marker])
+
+    def key_text(self, type_: str, values: Sequence[str]) -> str:
+        if not values:
+            return "NULL"
+        if type_ == "VARCHAR":
+            return ", ".join(exp.Literal.string(v).sql(self.dialect) for v in values)
+        if type_ == "DATE":
+            return ", ".join(f"DATE '{v}'" for v in values)
+        return ", ".join(values)
 
     def unify(self, left: Typed, right: Typed, *, ordering: bool) -> tuple[Typed, Typed]:
         """Both sides of a comparison so that the source compares as DuckDB does.
@@ -630,6 +663,12 @@ def _maybe_distinct(sql: Expr, distinct: bool) -> Expr:
 def _worst(a: Collation, b: Collation) -> Collation:
     rank: tuple[Collation, ...] = ("binary", "deterministic", "other")
     return max(a, b, key=rank.index)
+
+
+def _one_of(type_: str) -> Expr:
+    """A literal of a type."""
+    sample = _SAMPLES.get(type_)
+    return exp.Literal.string(sample) if sample is not None else exp.Literal.number(0)
 
 
 def _wrapped(sql: Expr) -> Expr:

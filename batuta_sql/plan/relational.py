@@ -72,16 +72,31 @@ class LocalScan(Relation):
 
     A registered frame, a temporary table, a table function, VALUES, or a block of SQL that the
     planner does not model; ``reason`` says why in the last case.
+
+    :param rows: how many it has; None where that is not known.
     """
 
     relation: Expr
     columns: tuple[tuple[str, str], ...]
     reason: str | None = None
     tables: tuple[TableInfo, ...] = ()
+    rows: float | None = None
 
     @property
     def symbols(self) -> tuple[str, ...]:
         return tuple(s for s, _ in self.columns)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it gives the same rows each time it is read."""
+        if self.reason is not None:
+            return False
+        match self.relation:
+            case exp.Subquery(this=exp.Values()):
+                return is_stable(self.relation)
+            case exp.Table(this=exp.Identifier()):
+                return True
+        return False
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,8 @@ other systems take what ``plan/pushdown.py`` and their own source module prove e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +18,10 @@ from batuta_sql.plan.relational import Expr, is_stable, substitute
 from batuta_sql.plan.site import Collation, ColumnInfo, TableInfo
 
 CORRELATED = "it reads a column from elsewhere"
+
+KEYS = "\x01keys"
+"""Called as a function of a column, its type and a marker: whether the column's value is among the
+keys that will stand where the marker is. No query can write it."""
 
 
 class NotPushable(Exception):
@@ -87,6 +92,18 @@ class Translator(Protocol):
 
     def wire(self, value: Typed) -> WireColumn: ...
 
+    @property
+    def most_keys(self) -> int:
+        """How many keys a statement may have."""
+        ...
+
+    def key_text(self, type_: str, values: Sequence[str]) -> str:
+        """What stands in a statement where the marker stood, quotes included.
+
+        :param values: the keys, as DuckDB writes them.
+        """
+        ...
+
 
 class DuckDBTranslator:
     """Everything is equal here, because it is the same engine.
@@ -95,11 +112,18 @@ class DuckDBTranslator:
     the residual: two engines would give two answers.
     """
 
+    most_keys = 1_000_000
+
     def table(self, table: TableInfo) -> exp.Table:
         return quoted_table(table.path)
 
     def scanned(self, column: ColumnInfo, qualifier: str) -> Typed:
         return Typed(quoted_column(column.name, qualifier))
+
+    def key_text(self, type_: str, values: Sequence[str]) -> str:
+        if type_ == "VARCHAR":
+            return quoted_text(json.dumps(values, ensure_ascii=False))
+        return f"'[{', '.join(values)}]'"
 
     def scalar(self, expression: Expr, environment: Environment) -> Typed:
         self.check(expression)
@@ -110,7 +134,7 @@ class DuckDBTranslator:
                 raise NotPushable(CORRELATED)
             return found.sql
 
-        return Typed(substitute(expression, value))
+        return Typed(substitute(expression, value).transform(_key_list, copy=False))
 
     def check(self, expression: Expr) -> None:
         if not is_stable(expression):
@@ -149,6 +173,29 @@ class LocalTranslator(DuckDBTranslator):
 
     def check(self, expression: Expr) -> None:
         return
+
+
+def _key_list(node: Expr) -> Expr:
+    """A test of keys, as DuckDB reads them."""
+    if not isinstance(node, exp.Anonymous) or node.name != KEYS:
+        return node
+    subject, type_, marker = node.expressions
+    if type_.name == "VARCHAR":
+        values = exp.func("from_json", marker, exp.Literal.string('["VARCHAR"]'))
+    else:
+        values = exp.cast(marker, f"{type_.name}[]", dialect="duckdb")
+    return in_unnested(subject, values)
+
+
+def in_unnested(subject: Expr, values: Expr) -> exp.In:
+    """``subject IN (SELECT UNNEST(values))``."""
+    unnested = exp.Anonymous(this="UNNEST", expressions=[values])
+    return exp.In(this=subject, query=exp.Subquery(this=exp.select(unnested)))
+
+
+def quoted_text(text: str) -> str:
+    """A string literal where quotes are doubled and nothing else is special."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 _MOMENT = frozenset(

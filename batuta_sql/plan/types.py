@@ -27,6 +27,12 @@ def is_integer(type_: str | None) -> bool:
     return type_ in _INTEGER_ORDER
 
 
+def integer_bounds(type_: str) -> tuple[int, int]:
+    """The least and the greatest value of an integer type."""
+    most = 1 << (8 << _INTEGER_ORDER.index(type_)) - 1
+    return -most, most - 1
+
+
 def is_exact(type_: str | None) -> bool:
     """Integers and decimals: arithmetic without rounding."""
     return type_ is not None and (is_integer(type_) or decimal_parts(type_) is not None)

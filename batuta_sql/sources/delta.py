@@ -46,9 +46,16 @@ from batuta_sql.sources.embedded import (
     ViewTranslator,
     estimated,
 )
-from batuta_sql.sources.files import NAN_SAFE, path_literal
 from batuta_sql.sources.object_store import ObjectStore, is_url
 from batuta_sql.sources.parquet_footers import MOST_FILES, is_exact, scanned_bytes, uses_of
+from batuta_sql.sources.parquet_layout import (
+    PLAIN,
+    ZONED,
+    entry,
+    is_other_time,
+    layouts_of,
+    reader_of,
+)
 from batuta_sql.sources.partition_pruning import partition_condition
 from batuta_sql.sources.sizes import parsed
 
@@ -57,7 +64,6 @@ if TYPE_CHECKING:
 
 _VERSIONED = re.compile(r"(.+)@v(\d+)")
 _VERSIONS_KEPT = 128
-_ZONED, _PLAIN = "TIMESTAMP WITH TIME ZONE", "TIMESTAMP"
 
 
 class DeltaTranslator(ViewTranslator):
@@ -227,8 +233,8 @@ class DeltaReader(EmbeddedSource):
             mended: list[tuple[str, str]] = []
             for column in version.stored:
                 kind = types.get(column.field_id if version.by_id else column.physical.lower())
-                if column.name in times and kind is not None and _other_time(kind, column.type):
-                    if column.type not in (_ZONED, _PLAIN):
+                if column.name in times and kind is not None and is_other_time(kind, column.type):
+                    if column.type not in (ZONED, PLAIN):
                         raise NotSupportedError(
                             f'column "{column.name}" of Delta table "{name}" holds timestamps of'
                             " another kind inside a nested value, which is not read yet",
@@ -242,24 +248,14 @@ class DeltaReader(EmbeddedSource):
         self, cursor: duckdb.DuckDBPyConnection, paths: Sequence[str]
     ) -> dict[str, dict[int | str | None, str]]:
         """DuckDB types of the files' top-level columns, by name in lower case and by field id."""
-        listed = ", ".join(path_literal(p) for p in paths)
         try:
-            rows = cursor.execute(
-                "SELECT file_name, name, coalesce(num_children, 0), field_id, duckdb_type"
-                f" FROM parquet_schema([{listed}])"
-            ).fetchall()
+            layouts = layouts_of(cursor, paths)
         except duckdb.Error as error:
             raise self.error(error) from None
         found: dict[str, dict[int | str | None, str]] = {}
-        remaining = iter(rows)
-        for file, _, children, _, _ in remaining:
-            types = found.setdefault(file, {})
-            for _ in range(children):
-                _, name, inner, field_id, kind = next(remaining)
-                leaves = [kind or "", *_below(remaining, inner)]
-                types[name.lower()] = " ".join(leaves)
-                if field_id is not None:
-                    types[int(field_id)] = types[name.lower()]
+        for file, nodes in layouts.items():
+            types = found[file] = {n.name.lower(): " ".join(n.types_below) for n in nodes}
+            types |= {n.field_id: types[n.name.lower()] for n in nodes if n.field_id is not None}
         return found
 
     def estimate(self, query: FragmentQuery) -> SourceEstimate:
@@ -393,22 +389,6 @@ class Delta(DeltaReader):
         return str(folder)
 
 
-def _below(rows: object, children: int) -> list[str]:
-    """The types of all that a nested column holds: Parquet lists a tree depth first."""
-    found: list[str] = []
-    for _ in range(children):
-        _, _, inner, _, kind = next(rows)  # type: ignore[call-overload]
-        found += [kind or "", *_below(rows, inner)]
-    return found
-
-
-def _other_time(held: str, wanted: str) -> bool:
-    """Whether a file's timestamps are zoned where the table's are not, or the other way round."""
-    zoned = _ZONED in held
-    plain = _PLAIN in held.replace(_ZONED, "")
-    return plain if _ZONED in wanted else zoned
-
-
 def _branch(
     version: DeltaVersion, partitions: str, files: Sequence[int], mended: Mapping[str, str]
 ) -> str:
@@ -417,12 +397,10 @@ def _branch(
     Inside it every column has a name of ours: the table's may be those that DuckDB reserves.
     """
     inner = {c.name: f"c{i}" for i, c in enumerate(version.columns)}
-    schema = ", ".join(
+    schema = [
         _schema_entry(c, inner[c.name], mended.get(c.name), version.by_id) for c in version.stored
-    )
-    paths = ", ".join(path_literal(version.files[i]) for i in files)
-    told = f", schema = MAP {{{schema}}}" if schema else ""
-    reader = f"read_parquet([{paths}]{told}, hive_partitioning = false{NAN_SAFE}) AS f"
+    ]
+    reader = f"{reader_of([version.files[i] for i in files], schema)} AS f"
     outputs = ", ".join(
         f"p.{inner[c.name]} AS {quote(c.name)}"
         if c.name in version.partition_columns
@@ -441,9 +419,8 @@ def _branch(
 
 
 def _schema_entry(column: DeltaColumn, name: str, held: str | None, by_id: bool) -> str:
-    key = str(column.field_id) if by_id else _text(column.physical)
-    type_ = held if held is not None else column.type
-    return f"{key}: {{name: '{name}', type: {_text(type_)}, default_value: NULL}}"
+    key = column.field_id if by_id and column.field_id is not None else column.physical
+    return entry(key, name, held if held is not None else column.type)
 
 
 def _restored(column: str, mended: bool) -> str:
@@ -457,10 +434,6 @@ def _partition_values(version: DeltaVersion, names: Mapping[str, str]) -> str:
     return ", ".join(
         f"CAST(v.{quote(n)} AS {types[n]}) AS {quote(names[n])}" for n in version.partition_columns
     )
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 def _fits(path: tuple[str, ...], wanted: tuple[str, ...]) -> bool:

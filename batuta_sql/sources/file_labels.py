@@ -55,6 +55,11 @@ def read_labels(path: str | Path) -> TableLabels:
     place = Path(path)
     if (place / "_delta_log").is_dir():
         return _labels_of_delta(place)
+    if any(place.glob("metadata/*.metadata.json")):
+        raise OperationalError(
+            f"{place}: labels of an Iceberg table are in its catalog's metadata too",
+            hint="make it a source of kind iceberg: batuta-sql explain --labels SQL",
+        )
     if place.suffix.lower() == ALD and place.is_file():
         return _labels_of_ald(place)
     if place.is_dir():

@@ -1,7 +1,8 @@
 """The AWS Glue Data Catalog as a virtual catalog: described as it is now, read where files lie.
 
 Databases, tables, columns and partitions are asked for when a query names them, and never kept.
-DuckDB reads the files; those of a Delta table by its log (``delta``).
+DuckDB reads the files; those of a Delta table by its log (``delta``), of an Iceberg table by its
+metadata (``glue_iceberg``).
 """
 
 from __future__ import annotations
@@ -21,24 +22,25 @@ from sqlglot import exp
 from batuta_sql.config import GlueSettings
 from batuta_sql.errors import DataError, Error, NotSupportedError, OperationalError, QueryCancelled
 from batuta_sql.labels import KEY, TableLabels
-from batuta_sql.plan.site import Capabilities, ColumnInfo, Statistics, TableInfo
+from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import quoted_table
 from batuta_sql.secrets import Secret, redact
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
 from batuta_sql.sources.catalog_tags import with_tags
 from batuta_sql.sources.delta import DeltaReader, DeltaTranslator, split_version
-from batuta_sql.sources.embedded import estimated
+from batuta_sql.sources.embedded import ViewNames, estimated
 from batuta_sql.sources.file_labels import labels_of_files
 from batuta_sql.sources.glue_catalog import GlueCatalog, at_once
 from batuta_sql.sources.glue_expression import filter_expression
 from batuta_sql.sources.glue_files import DataFile, files_below, place_of
+from batuta_sql.sources.glue_iceberg import GlueIceberg, is_iceberg_view
+from batuta_sql.sources.glue_info import kind_of, table_info
 from batuta_sql.sources.glue_labels import told_labels
 from batuta_sql.sources.glue_projection import is_projected, projected
 from batuta_sql.sources.glue_scan import (
     HiveScan,
     Part,
     Values,
-    delivered,
     fitting,
     parquet_sets,
     relation,
@@ -52,20 +54,28 @@ from batuta_sql.sources.glue_tables import (
     storage_of,
     table_of,
 )
+from batuta_sql.sources.iceberg_reader import split_reference
 from batuta_sql.sources.object_store import ObjectStore
 from batuta_sql.sources.parquet_footers import MOST_FILES, is_exact, scanned_bytes, uses_of
 from batuta_sql.sources.partition_pruning import partition_condition
 from batuta_sql.sources.sizes import parsed
 
 _TABLES_KEPT = 512
+_DELTA = "delta table"
 
 
 class GlueTranslator(DeltaTranslator):
     """A table without a version is one of files; its view is called after its whole path."""
 
+    def __init__(self, names: ViewNames, iceberg: GlueIceberg) -> None:
+        super().__init__(names)
+        self._iceberg = iceberg
+
     def table(self, table: TableInfo) -> exp.Table:
         if table.version is None:
             return quoted_table(("/".join(table.path),))
+        if table.kind == GlueIceberg.table_kind:
+            return self._iceberg.capabilities.translator.table(table)
         return super().table(table)
 
 
@@ -89,10 +99,17 @@ class Glue(DeltaReader):
         self._places: LRUCache[str, str] = LRUCache(_TABLES_KEPT)
         self._tables: LRUCache[str, _Described] = LRUCache(_TABLES_KEPT)
         self._known = threading.Lock()
+        self._iceberg = GlueIceberg(
+            self,
+            self._catalog.storage_options,
+            self._catalog.secrets,
+            (settings.connect_timeout, settings.query_timeout),
+            self._attach,
+        )
 
     @cached_property
     def capabilities(self) -> Capabilities:
-        translator = GlueTranslator(self._views)
+        translator = GlueTranslator(self._views, self._iceberg)
         return Capabilities(dialect="duckdb", translator=translator, windows=True)
 
     @cached_property
@@ -120,13 +137,13 @@ class Glue(DeltaReader):
     def list_tables(self) -> Sequence[TableName]:
         listed = at_once(lambda d: (d, self._catalog.tables(d)), self._catalog.databases())
         return [
-            TableName((database, str(t["Name"])), _kind(t))
+            TableName((database, str(t["Name"])), kind_of(t))
             for database, all_ in listed
             for t in all_
         ]
 
     def resolve(self, path: tuple[str, ...]) -> Sequence[TableInfo]:
-        asked, version = split_version(path[-1])
+        asked, version = split_reference(path[-1])
         records = self._found((*path[:-1], asked))
         return at_once(lambda r: self._table_of(r, version), records)
 
@@ -145,7 +162,7 @@ class Glue(DeltaReader):
         found = at_once(lambda d: self._catalog.table(d, name), databases)
         return [r for r in found if r is not None]
 
-    def _table_of(self, record: Record, version: int | None) -> TableInfo:
+    def _table_of(self, record: Record, version: str | None) -> TableInfo:
         path = (str(record["DatabaseName"]), str(record["Name"]))
         try:
             self._check_filters(record)
@@ -155,13 +172,11 @@ class Glue(DeltaReader):
                 case "hive":
                     if version is not None:
                         raise NotSupportedError(
-                            f'"{".".join(path)}" has no versions: it is no Delta table'
+                            f'"{".".join(path)}" has no versions: its files are all that there is'
                         )
                     found = self._described(table_of(record), path)
                 case "iceberg":
-                    raise NotSupportedError(
-                        f'"{".".join(path)}" is an Iceberg table, which is not read yet'
-                    )
+                    found = self._iceberg.describe(record, path, version)
         except NotSupportedError as error:
             error.source = error.source or self.name
             raise
@@ -191,7 +206,7 @@ class Glue(DeltaReader):
             return found
         return with_tags(found, *self._catalog.tags(record))
 
-    def _delta(self, record: Record, path: tuple[str, ...], version: int | None) -> TableInfo:
+    def _delta(self, record: Record, path: tuple[str, ...], asked: str | None) -> TableInfo:
         """A Delta table: the catalog tells where it lies, and its log all else."""
         storage = record.get("StorageDescriptor") or {}
         # Spark writes a placeholder for the location, and the path beside it.
@@ -200,28 +215,19 @@ class Glue(DeltaReader):
         name = "/".join(path)
         with self._known:
             self._places[name] = location
+        version = split_version(f"{path[-1]}@{asked}")[1] if asked is not None else None
+        if asked is not None and version is None:
+            raise NotSupportedError(
+                f'"{".".join(path)}@{asked}": a version of a Delta table is written @v and a number'
+            )
         return self._table(name, path, version)
 
     def _described(self, table: HiveTable, path: tuple[str, ...]) -> TableInfo:
-        columns = tuple(
-            ColumnInfo(
-                c.name,
-                _delivered(c, table),
-                c.told,
-                note=_note(c, table),
-            )
-            for c in table.columns
-        )
-        described = _Described(table, tuple((c.name, c.type) for c in columns))
+        found = table_info(self.name, table, path)
+        described = _Described(table, tuple((c.name, c.type) for c in found.columns))
         with self._known:
             self._tables["/".join(path)] = described
-        return TableInfo(
-            source=self.name,
-            path=path,
-            columns=columns,
-            kind="partitioned table" if table.keys else "table",
-            statistics=_statistics(table),
-        )
+        return found
 
     # --- Delta, in place -----------------------------------------------------------------------
 
@@ -244,6 +250,8 @@ class Glue(DeltaReader):
     # --- files ---------------------------------------------------------------------------------
 
     def relation(self, cursor: duckdb.DuckDBPyConnection, name: str, query: FragmentQuery) -> str:
+        if is_iceberg_view(name):
+            return self._iceberg.relation(cursor, name, query)
         if split_version(name)[1] is not None:
             return super().relation(cursor, name, query)
         scan = self._scan(cursor, name, query)
@@ -374,13 +382,16 @@ class Glue(DeltaReader):
         """Parquet from the footers of the needed files, text from their sizes."""
         tables = {t.path: t for t in query.tables}.values()
         of_files = [t for t in tables if t.version is None]
-        of_logs = tuple(t for t in query.tables if t.version is not None)
         tree = parsed(query)
         sum_, sure, basis = 0.0, "exact", dict[str, None]()
-        if of_logs:
-            found = super().estimate(replace(query, tables=of_logs))
-            sum_, sure = found.bytes_scanned or 0.0, found.confidence
-            basis[found.basis] = None
+        readers = ((GlueIceberg.table_kind, self._iceberg.estimate), (_DELTA, super().estimate))
+        for kind, reader in readers:
+            some = tuple(t for t in query.tables if t.version is not None and t.kind == kind)
+            if some:
+                found = reader(replace(query, tables=some))
+                sum_ += found.bytes_scanned or 0.0
+                sure = sure if found.confidence == "exact" else "estimated"
+                basis[found.basis] = None
         for table in of_files:
             size, exact, words = self._scanned(query, table, tree)
             sum_ += size
@@ -436,48 +447,5 @@ class Glue(DeltaReader):
         self._catalog.close()
 
 
-def _kind(record: Record) -> str:
-    if str(record.get("TableType")).upper() == "VIRTUAL_VIEW":
-        return "view"
-    try:
-        reader = reader_of(record)
-    except NotSupportedError:
-        return "table"
-    if reader == "hive":
-        return "partitioned table" if record.get("PartitionKeys") else "table"
-    return f"{reader} table"
-
-
-def _delivered(column: Any, table: HiveTable) -> str:
-    if column in table.keys:
-        return delivered(column, replace(table.storage, format="text"))
-    return delivered(column, table.storage)
-
-
-def _note(column: Any, table: HiveTable) -> str | None:
-    found = _delivered(column, table)
-    if column.type.duckdb == found:
-        return None
-    if column.type.duckdb is None:
-        return "read as text: no DuckDB type matches"
-    return f"read as the text in the files, which is {column.told} there"
-
-
 def _shown(table: HiveTable, values: Sequence[str]) -> str:
     return "/".join(f"{k.name}={v}" for k, v in zip(table.keys, values, strict=True))
-
-
-def _statistics(table: HiveTable) -> Statistics:
-    """What crawlers and engines have written into the table's parameters, at some time."""
-
-    def number(*keys: str) -> float | None:
-        for key in keys:
-            told = table.parameters.get(key, "")
-            if told.isdigit() and int(told) > 0:
-                return float(told)
-        return None
-
-    return Statistics(
-        rows=number("recordCount", "numRows"),
-        bytes=number("sizeKey", "totalSize", "rawDataSize"),
-    )

@@ -6,6 +6,7 @@ a Parquet file only footers and the needed column chunks travel.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -265,3 +266,50 @@ def _version(facts: Mapping[str, Any]) -> str:
         if facts.get(key):
             return str(facts[key])
     return str(facts.get("size"))
+
+
+class TableStores:
+    """Object stores of which each table has its own, with credentials that a catalog vends.
+
+    DuckDB knows one file system a scheme: each table's files are called by a scheme of the table's
+    own, behind which the newest credentials are.
+    """
+
+    def __init__(self, make: Callable[[dict[str, str]], ObjectStore]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._given: dict[str, tuple[dict[str, str], ObjectStore]] = {}
+        self._schemes: dict[str, str] = {}
+        self._attached: set[tuple[int, str]] = set()
+
+    def give(self, table: str, options: dict[str, str]) -> None:
+        """What opens a table's files from now on."""
+        with self._lock:
+            known = self._given.get(table)
+            if known is None or known[0] != options:
+                self._given[table] = (dict(options), self._make(options))
+
+    def url(self, table: str, url: str) -> str:
+        """What DuckDB opens for ``url``, which is of ``table``."""
+        with self._lock:
+            scheme = self._schemes.setdefault(table, f"batuta-table-{len(self._schemes)}")
+        return f"{scheme}://{url.partition('://')[2]}"
+
+    def knows(self, url: str) -> bool:
+        return url.startswith("batuta-table-")
+
+    def plain(self, message: str) -> str:
+        """A message with the URLs that people know."""
+        return re.sub(r"\bbatuta-table-\d+://", "s3://", message)
+
+    def attach(self, engine: duckdb.DuckDBPyConnection, table: str) -> None:
+        """Makes the table's URLs readable by DuckDB's readers in ``engine``."""
+        from batuta_sql.sources.table_file_system import table_file_system
+
+        with self._lock:
+            scheme = self._schemes[table]
+            if (id(engine), scheme) in self._attached:
+                return
+            self._attached.add((id(engine), scheme))
+        system = table_file_system(scheme, lambda: self._given[table][1].system("s3://"))
+        engine.register_filesystem(system)

@@ -72,7 +72,7 @@ def uses_of(tree: exp.Expr, view: str) -> list[Use]:
         other = joined or bool(select.args.get("limit"))
         if only_inner(select):
             for condition in conjuncts(select.args.get("where")):
-                mine = _tests(condition, alias)
+                mine = tests_of(condition, alias)
                 tests += mine
                 other = other or not mine
         else:
@@ -81,7 +81,8 @@ def uses_of(tree: exp.Expr, view: str) -> list[Use]:
     return found
 
 
-def _tests(condition: exp.Expr, alias: str) -> list[Test]:
+def tests_of(condition: exp.Expr, alias: str) -> list[Test]:
+    """What a condition demands of single columns; nothing where it is of another form."""
     match condition:
         case exp.Between():
             low, high = condition.args["low"], condition.args["high"]

@@ -20,26 +20,37 @@ def partition_condition(sql: str, view: str, columns: Collection[str]) -> str | 
     :param columns: names of the partition columns.
     :return: None where any row may be needed.
     """
+    wanted = {c.lower() for c in columns}
+    found: list[str] = []
+    for alias, conditions in uses_of_view(sql, view):
+        kept = [c for c in conditions if _is_about(c, alias, wanted)]
+        if not kept:
+            return None
+        found.append(" AND ".join(f"({_bare(c)})" for c in kept))
+    return " OR ".join(f"({c})" for c in found) or None
+
+
+def uses_of_view(sql: str, view: str) -> list[tuple[str, list[exp.Expr]]]:
+    """Each place that reads ``view``: its name there, and conditions that its rows must meet.
+
+    A row that fails one of them has no effect in that place. Without conditions
+    every row may have one; without places the text was not understood.
+    """
     try:
         tree = sqlglot.parse_one(sql, read="duckdb")
     except SqlglotError:
-        return None
+        return []
     uses = [t for t in tree.find_all(exp.Table) if t.name == view and not t.db]
-    found = [_of_use(use, {c.lower() for c in columns}) for use in uses]
-    if not found or None in found:
-        return None
-    return " OR ".join(f"({c})" for c in found)
+    return [(use.alias_or_name, _demanded(use)) for use in uses]
 
 
-def _of_use(table: exp.Table, columns: Collection[str]) -> str | None:
-    """What the SELECT around a table demands of its partition columns."""
+def _demanded(table: exp.Table) -> list[exp.Expr]:
+    """What the SELECT around a table demands of all its rows."""
     clause = table.parent
     select = clause.parent if isinstance(clause, exp.From | exp.Join) else None
     if not isinstance(select, exp.Select) or not only_inner(select) or _decorated(table):
-        return None
-    where = select.args.get("where")
-    kept = [c for c in conjuncts(where) if _is_about(c, table.alias_or_name, columns)]
-    return " AND ".join(f"({_bare(c)})" for c in kept) or None
+        return []
+    return list(conjuncts(select.args.get("where")))
 
 
 def only_inner(select: exp.Select) -> bool:

@@ -22,7 +22,14 @@ from batuta_sql.plan.date_parts import DatePartMethods
 from batuta_sql.plan.pushdown import PushTranslator
 from batuta_sql.plan.relational import Expr
 from batuta_sql.plan.site import BaseTable
-from batuta_sql.plan.translate import Environment, NotPushable, Typed, WireColumn
+from batuta_sql.plan.translate import (
+    Environment,
+    NotPushable,
+    Typed,
+    WireColumn,
+    in_unnested,
+    quoted_text,
+)
 from batuta_sql.plan.types import decimal_parts, is_exact
 from batuta_sql.secrets import redact
 from batuta_sql.sources.adbc import (
@@ -545,6 +552,16 @@ class PostgreSQLTranslator(DatePartMethods, PushTranslator):
 
     dialect = "postgres"
     name = "postgresql"
+    most_keys = 500_000
+
+    def among_keys(self, subject: Expr, type_: str, marker: Expr) -> Expr:
+        # One literal: a list is parsed item by item. PostgreSQL counts it for its plan.
+        return in_unnested(subject, exp.cast(marker, f"{type_}[]", dialect="duckdb"))
+
+    def key_text(self, type_: str, values: Sequence[str]) -> str:
+        if type_ == "VARCHAR":
+            values = [_array_item(v) for v in values]
+        return quoted_text("{" + ",".join(values) + "}")
 
     def binary(self, value: Typed) -> Typed:
         if value.collation == "binary" or isinstance(value.sql, exp.Literal):
@@ -672,6 +689,11 @@ class PostgreSQLTranslator(DatePartMethods, PushTranslator):
                 return WireColumn(sql, arrow=f"decimal64:{width},{scale}", type=type_)
             return WireColumn(_text(value.sql), decode=f"CAST({{}} AS {type_})", type=type_)
         return WireColumn(value.sql, type=type_)
+
+
+def _array_item(text: str) -> str:
+    """https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO"""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _text(sql: Expr) -> Expr:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, cast
 
-from batuta_sql.errors import ConfigError, NotSupportedError, did_you_mean
+from batuta_sql.errors import ConfigError, did_you_mean
 from batuta_sql.sources.base import Source
 
 _KINDS = {
@@ -14,6 +14,7 @@ _KINDS = {
     "duckdb": ("batuta_sql.sources.duckdb", "DuckDBFile"),
     "files": ("batuta_sql.sources.files", "Files"),
     "delta": ("batuta_sql.sources.delta", "Delta"),
+    "iceberg": ("batuta_sql.sources.iceberg", "Iceberg"),
     "ald": ("batuta_sql.sources.ald", "Ald"),
     "snowflake": ("batuta_sql.sources.snowflake", "Snowflake"),
     "databricks": ("batuta_sql.sources.databricks", "Databricks"),
@@ -22,7 +23,6 @@ _KINDS = {
     "glue": ("batuta_sql.sources.glue", "Glue"),
     "huggingface": ("batuta_sql.sources.huggingface", "HuggingFace"),
 }
-_PLANNED = frozenset({"iceberg"})
 ENTRY_POINT_GROUP = "batuta_sql.sources"
 
 
@@ -41,8 +41,6 @@ def make_source(name: str, settings: Any) -> Source:
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         if entry.name == kind:
             return cast(Source, entry.load()(name, settings))
-    if kind in _PLANNED:
-        raise NotSupportedError(f'sources of kind "{kind}" are not built yet', source=name)
     raise ConfigError(
         f'source "{name}": there is no kind "{kind}"', hint=did_you_mean(kind, _KINDS)
     )

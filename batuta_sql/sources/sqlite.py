@@ -8,6 +8,7 @@ column and value. Only what SQLite compares as DuckDB does is pushed: integers, 
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import urllib.parse
 from collections.abc import Callable, Sequence
@@ -24,7 +25,13 @@ from batuta_sql.errors import DataError, Error, OperationalError
 from batuta_sql.plan.pushdown import PushTranslator
 from batuta_sql.plan.relational import Expr
 from batuta_sql.plan.site import BaseTable
-from batuta_sql.plan.translate import Environment, NotPushable, Typed, WireColumn
+from batuta_sql.plan.translate import (
+    Environment,
+    NotPushable,
+    Typed,
+    WireColumn,
+    quoted_text,
+)
 from batuta_sql.sources.adbc import (
     AdbcPool,
     AdbcReader,
@@ -441,6 +448,19 @@ class SQLiteTranslator(PushTranslator):
 
     dialect = "sqlite"
     name = "sqlite"
+    most_keys = 500_000
+
+    def among_keys(self, subject: Expr, type_: str, marker: Expr) -> Expr:
+        super().among_keys(subject, type_, marker)
+        if type_ == "DATE":
+            raise NotPushable("dates: their stored forms differ")
+        values = exp.Table(this=exp.Anonymous(this="json_each", expressions=[marker]))
+        query = exp.select(exp.column("value")).from_(values)
+        return exp.In(this=subject, query=exp.Subquery(this=query))
+
+    def key_text(self, type_: str, values: Sequence[str]) -> str:
+        items = [json.dumps(v, ensure_ascii=False) for v in values]
+        return quoted_text(f"[{','.join(items if type_ == 'VARCHAR' else values)}]")
 
     def binary(self, value: Typed) -> Typed:
         if value.collation == "binary" or isinstance(value.sql, exp.Literal):

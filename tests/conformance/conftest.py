@@ -22,6 +22,8 @@ class Filled:
 
     stand: Stand
     connection: Any
+    keyed: Any
+    """A connection with semi-joins wherever they are legal."""
     truth: duckdb.DuckDBPyConnection
 
     def ask(self, sql: str) -> Any:
@@ -61,8 +63,10 @@ def filled(
             stand.load(truth, table)
             shown = ", ".join(f'{stand.value_of(_quoted(n), t)} AS "{n}"' for n, t in table.columns)
             truth.execute(f'CREATE TABLE here."{table.name}" AS SELECT {shown} FROM "{table.name}"')
-        with closing(
-            batuta_sql.connect({"sources": {"s": stand.settings}, "cost": {"on_unknown": "allow"}})
-        ) as connection:
+        config = {"sources": {"s": stand.settings}, "cost": {"on_unknown": "allow"}}
+        with (
+            closing(batuta_sql.connect(config)) as connection,
+            closing(batuta_sql.connect(config | {"semi_joins": "always"})) as keyed,
+        ):
             connection.execute("SET TimeZone = 'UTC'")
-            yield Filled(stand, connection, truth)
+            yield Filled(stand, connection, keyed, truth)

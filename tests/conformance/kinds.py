@@ -11,6 +11,7 @@ from tests.conformance.stands import (
     embedded,
     glue,
     huggingface,
+    iceberg,
     postgresql,
     snowflake,
 )
@@ -30,4 +31,7 @@ OPENERS: Mapping[str, Opener] = {
     "bigquery": bigquery.bigquery,
     "glue": glue.glue,
     "huggingface": huggingface.huggingface,
+    "iceberg": iceberg.iceberg,
+    "iceberg on S3": iceberg.iceberg_s3,
+    "iceberg over REST": iceberg.iceberg_rest,
 }

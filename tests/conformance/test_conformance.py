@@ -21,6 +21,8 @@ from tests.faults.proxy import Proxy
 FREE = {"cost": {"on_unknown": "allow"}}
 """Nobody is asked what a warehouse without a price costs."""
 
+ODD_TEXTS = ["NULL", "{}", "a,b", '"', "'", "\\", "''", "[1]", "'keys_x1_1'", "keys_x1_1", "%", "x"]
+
 # --- metadata ----------------------------------------------------------------------------------
 
 
@@ -154,6 +156,32 @@ def test_an_answer_is_duckdbs(filled: Filled, sql: str) -> None:
     assert difference(got, want, shown, everything) is None, filled.connection.explain(
         filled._for_batuta(sql)
     )
+
+
+@pytest.mark.parametrize("type_", EDGES)
+def test_keys_of_rows_here_find_the_rows_that_match(filled: Filled, type_: str) -> None:
+    """A semi-join with values of every kind, those among them that mean something in SQL."""
+    delivered = filled.stand.type_of(type_)
+    if delivered is None:
+        pytest.skip(f"{filled.stand.kind} has no type for {type_}")
+    table = type_table(type_).name
+    odd = ", ".join("('" + t.replace("'", "''") + "')" for t in ODD_TEXTS)
+    others = f"UNION ALL VALUES {odd}" if delivered == "VARCHAR" else ""
+    keys = f"SELECT v FROM here.{table} WHERE id <> 1 {others}"
+    filled.keyed.register("mine", filled.truth.sql(keys).to_arrow_table())
+    cursor = filled.keyed.execute(
+        f"SELECT s.id FROM mine JOIN {filled.stand.name(table)} s ON s.v = mine.v ORDER BY s.id"
+    )
+    known = filled.truth.sql(
+        f"SELECT s.id FROM ({keys}) mine JOIN here.{table} s ON s.v = mine.v ORDER BY s.id"
+    )
+    rows = known.fetchall()
+    assert cursor.fetchall() == rows
+    (fragment,) = cursor.metrics["fragments"]
+    if fragment["keys"] is not None:
+        assert fragment["rows"] == len(set(rows))
+    elif delivered in ("INTEGER", "BIGINT", "VARCHAR"):
+        pytest.fail(f"no keys of type {delivered} were sent")
 
 
 # --- moving data -------------------------------------------------------------------------------

@@ -68,15 +68,17 @@ def truth() -> Iterator[duckdb.DuckDBPyConnection]:
         yield con
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=["auto", "always"])
 def both(
+    request: pytest.FixtureRequest,
     truth: duckdb.DuckDBPyConnection,
     postgres: PostgresServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[BothSides]:
+    """With semi-joins where they pay, which is nearly never here, and wherever they are legal."""
     folder = tmp_path_factory.mktemp("differential")
     with (
         sources(truth, folder, postgres) as config,
-        closing(batuta_sql.connect(config)) as connection,
+        closing(batuta_sql.connect(config | {"semi_joins": request.param})) as connection,
     ):
         yield BothSides(connection, truth)

@@ -65,6 +65,7 @@ def running(
     """Starts an emulator and ends it, with all that it started.
 
     :param command: the arguments after the interpreter, for a port.
+    :param python: its interpreter, where it has no environment of its own.
     :param ready: says whether it answers; by default whether the port takes a connection.
     :param python: the interpreter, where the emulator needs no environment of its own.
     """

@@ -17,6 +17,7 @@ class Proxy:
     ``cut_after``: bytes from the server after which each connection is reset (None: never).
     ``end_after``: likewise, but closed in order, as if the stream had ended there.
     ``stall_after``: likewise, but kept open in silence.
+    ``received``: bytes that the server sent so far and that were passed on.
     """
 
     def __init__(self, uri: str) -> None:
@@ -26,6 +27,7 @@ class Proxy:
         self.end_after: int | None = None
         self.stall_after: int | None = None
         self.connections = 0
+        self.received = 0
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -99,6 +101,8 @@ class Proxy:
                         return self._finish(client, server)
                 client.sendall(data)
                 passed += len(data)
+                with self._lock:
+                    self.received += len(data)
         return self._finish(client, server)
 
     def _stall(self, client: socket.socket) -> None:

@@ -121,6 +121,32 @@ def test_what_libpq_takes_from_the_environment_counts(
         ({"kind": "ald", "path": "x.ald"}, "local"),
         ({"kind": "iceberg", "catalog": {"type": "sql"}}, "public"),
         ({"kind": "iceberg", "catalog": {"uri": "sqlite:////data/cat.db"}}, "local"),
+        ({"kind": "iceberg", "tables": {"t": "/data/t"}}, "local"),
+        ({"kind": "iceberg", "tables": {"t": "s3://b/t"}}, "public"),
+        ({"kind": "iceberg", "catalog": {"uri": "http://10.0.0.8:8181"}}, "private"),
+        (
+            {"kind": "iceberg", "catalog": {"uri": "http://10.0.0.8:8181"}, "object_stores": True},
+            "public",
+        ),
+        (
+            {
+                "kind": "iceberg",
+                "catalog": {"uri": "http://127.0.0.1:1", "s3.endpoint": "http://10.0.0.8:9000"},
+            },
+            "private",
+        ),
+        ({"kind": "iceberg", "catalog": {"type": "glue", "glue.region": "eu-west-1"}}, "public"),
+        (
+            {"kind": "iceberg", "catalog": {"type": "glue", "glue.endpoint": "http://127.0.0.1"}},
+            "local",
+        ),
+        (
+            {
+                "kind": "iceberg",
+                "catalog": {"uri": "http://127.0.0.1:1", "oauth2-server-uri": "https://login.x"},
+            },
+            "public",
+        ),
     ],
 )
 def test_every_kind_has_a_locality_and_the_unknown_is_public(

@@ -8,7 +8,8 @@ A ``.test`` file starts with its catalog, one table a line:
 followed by cases: a line ``# title``, the query, ``----`` and the expected text (the tree of
 EXPLAIN, in which each Exchange shows its statement). The kinds of the sources are fixed: ``crm``
 and ``erp`` speak PostgreSQL, ``pub`` SQLite, ``lake`` DuckDB. After a type, ``ling`` and ``blind``
-give a text column's collation, ``key`` marks the primary key. No server runs: these are plans.
+give a text column's collation, ``key`` marks the primary key; ``rows N`` after a table says how
+many it has, if not 1000. No server runs: these are plans.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batuta_sql.config import Settings, SQLiteSettings
+from batuta_sql.config import Settings, SourceSettings, SQLiteSettings
 from batuta_sql.dbapi import Connection
 from batuta_sql.plan.site import Capabilities, Collation, ColumnInfo, Statistics, TableInfo
 from batuta_sql.plan.translate import DuckDBTranslator
@@ -66,7 +67,7 @@ class PlanFile:
 
 
 def _table(line: str) -> TableInfo:
-    match = re.fullmatch(r"table ([\w.]+)\((.*)\)", line.strip())
+    match = re.fullmatch(r"table ([\w.]+)\((.*)\)(?: rows (\d+))?", line.strip())
     assert match, f"not a table: {line}"
     source, *path = match[1].split(".")
     columns: list[ColumnInfo] = []
@@ -86,7 +87,7 @@ def _table(line: str) -> TableInfo:
         tuple(path),
         tuple(columns),
         keys=(tuple(keys),) if keys else (),
-        statistics=Statistics(rows=1000.0),
+        statistics=Statistics(rows=float(match[3] or 1000)),
     )
 
 
@@ -132,8 +133,10 @@ class Planner:
     def __init__(self, tables: Sequence[TableInfo]) -> None:
         self._connection = Connection(Settings())
         sources = self._connection._session.catalog.sources
+        settings = self._connection._session.settings.sources
         assert isinstance(sources, dict)
         for name, capabilities in _capabilities().items():
+            settings[name] = SourceSettings()
             sources[name] = PaperSource(name, capabilities, tables)
 
     def close(self) -> None:

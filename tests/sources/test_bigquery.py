@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator
-from decimal import Decimal
 from contextlib import closing
+from decimal import Decimal
 from typing import Any
 
 import pytest

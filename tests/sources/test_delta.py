@@ -39,6 +39,30 @@ def test_time_travel(tmp_path: Path, opened: Opened) -> None:
     assert rows_of(pinned, "SELECT id FROM s.t") == [(1,)]
 
 
+def test_a_version_in_duckdbs_own_words(tmp_path: Path, opened: Opened) -> None:
+    for value in (1, 2):
+        append(tmp_path / "t", id=[value])
+    connection = opened(kind="delta", path=str(tmp_path))
+    for sql in (
+        "SELECT id FROM s.t AT (VERSION => 0)",
+        "SELECT t.id FROM s.main.t AT (VERSION => 0)",
+        "SELECT x.id FROM s.t AS x AT (VERSION => 0) WHERE x.id > 0",
+        "SELECT id FROM (SELECT * FROM s.t AT (VERSION => 0))",
+        "SELECT id FROM s.t AT (VERSION => 0) TABLESAMPLE 100%",
+        "WITH w AS (FROM s.t AT (VERSION => 0)) SELECT id FROM w",
+    ):
+        assert rows_of(connection, sql) == [(1,)], sql
+    both = "SELECT b.id FROM s.t AT (VERSION => 0) RIGHT JOIN s.t AS b USING (id)"
+    assert rows_of(connection, both) == [(1,), (2,)]
+    for refused in (
+        "SELECT id FROM s.t AT (VERSION => 1 + 0)",
+        "SELECT id FROM s.t AT (TIMESTAMP => now())",
+        "PIVOT s.t AT (VERSION => 0) ON id USING count(*)",
+    ):
+        with pytest.raises(batuta_sql.Error):
+            rows_of(connection, refused)
+
+
 def test_deleted_and_overwritten_rows_are_gone(tmp_path: Path, opened: Opened) -> None:
     path = tmp_path / "t"
     append(path, id=[1, 2, 3])

@@ -20,7 +20,7 @@ import s3fs
 import batuta_sql
 from batuta_sql import ConfigError, NotSupportedError, OperationalError, ProgrammingError
 from batuta_sql.labels import ColumnLabels, labelled_schema
-from tests.emulators.aws_process import SECRET, aws_emulator
+from tests.emulators.aws_process import KEY, REGION, SECRET, aws_emulator
 from tests.emulators.glue import BUCKET, GlueCatalog
 from tests.emulators.glue_front import GlueFront, glue_front
 from tests.faults.proxy import Proxy
@@ -687,11 +687,34 @@ def test_a_delta_table_is_read_by_its_log(
     assert rows_of(s, both) == [("a",)]
 
 
+def test_an_iceberg_table_that_pyiceberg_has_written(glue: GlueCatalog, s: Any, name: str) -> None:
+    from pyiceberg.catalog.glue import GlueCatalog as Writer
+
+    url = glue.aws.emulator.url
+    keys = {"access-key-id": KEY, "secret-access-key": SECRET, "region": REGION}
+    properties = {f"{p}.{k}": v for p in ("glue", "s3") for k, v in keys.items()}
+    writer = Writer("lab", **properties, **{"glue.endpoint": url, "s3.endpoint": url})
+    rows = pa.table({"id": [1, 2], "Word": ["a", "b"]})
+    location = f"s3://{BUCKET}/iceberg/{name}"
+    table = writer.create_table(("lab", name), schema=rows.schema, location=location)
+    table.append(rows)
+    first = table.current_snapshot().snapshot_id
+    table.append(pa.table({"id": [3], "Word": ["c"]}))
+    sql = f"SELECT id, word FROM s.lab.{name}"
+    assert rows_of(s, sql) == [(1, "a"), (2, "b"), (3, "c")]
+    assert rows_of(s, f"{sql} WHERE id > 2") == [(3, "c")]
+    assert rows_of(s, f'SELECT id FROM s.lab."{name}@v{first}"') == [(1,), (2,)]
+    found = s.estimate(sql)
+    assert (found.rows, found.confidence) == (3, "exact")
+    both = f"SELECT w.word FROM s.lab.{name} i JOIN s.lab.words w ON i.id = w.id WHERE i.id = 1"
+    assert rows_of(s, both) == [("a",)]
+
+
 @pytest.mark.parametrize(
     ("made", "reason"),
     [
         ({"kind": "VIRTUAL_VIEW"}, "it is a view"),
-        ({"parameters": {"table_type": "ICEBERG"}}, "Iceberg"),
+        ({"parameters": {"table_type": "ICEBERG"}}, "Iceberg table without metadata_location"),
         ({"parameters": {"spark.sql.sources.provider": "hudi"}}, "Hudi"),
         ({"parameters": {"transactional": "true"}}, "transactional"),
         ({"form": "orc"}, "OrcSerde"),

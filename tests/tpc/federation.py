@@ -36,21 +36,28 @@ SQLITE_TYPES = {"BIGINT": "INTEGER", "VARCHAR": "TEXT", "DOUBLE": "REAL"}
 
 
 class Federation:
-    """An open Batuta connection over all homes of a benchmark's tables, and the truth beside it."""
+    """Batuta over all homes of a benchmark's tables, and the truth beside it.
+
+    :param connection: with semi-joins where they pay.
+    :param keyed: with semi-joins wherever they are legal.
+    """
 
     def __init__(
         self,
         connection: Any,
+        keyed: Any,
         truth: duckdb.DuckDBPyConnection,
         homes: Mapping[str, Home] = HOMES,
     ) -> None:
         self.connection = connection
+        self.keyed = keyed
         self.homes = homes
         self._truth = truth
 
-    def ask(self, sql: str) -> Answer:
-        """Batuta's answer."""
-        with closing(self.connection.cursor()) as cursor:
+    def ask(self, sql: str, always: bool = False) -> Answer:
+        """Batuta's answer; with semi-joins wherever they are legal, or where they pay."""
+        connection = self.keyed if always else self.connection
+        with closing(connection.cursor()) as cursor:
             cursor.execute(sql)
             return answer_of(cursor.fetch_arrow_table())
 
@@ -67,8 +74,16 @@ def federation(benchmark: str, server: PostgresServer) -> Iterator[Federation]:
     with ExitStack() as cleanup:
         config = sources(benchmark, server, cleanup)
         truth = cleanup.enter_context(truth_of(benchmark))
-        connection = cleanup.enter_context(closing(batuta_sql.connect(config)))
-        yield Federation(connection, truth)
+        yield Federation(*connections(config, cleanup), truth)
+
+
+def connections(config: dict[str, Any], cleanup: ExitStack) -> tuple[Any, Any]:
+    """Two connections: with semi-joins where they pay, and wherever they are legal."""
+    auto, always = (
+        cleanup.enter_context(closing(batuta_sql.connect(config | {"semi_joins": how})))
+        for how in ("auto", "always")
+    )
+    return auto, always
 
 
 def sources(benchmark: str, server: PostgresServer, cleanup: ExitStack) -> dict[str, Any]:

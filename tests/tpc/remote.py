@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-import batuta_sql
 from tests.conformance.kinds import OPENERS
 from tests.conformance.stand import Stand, Table
-from tests.tpc.federation import Federation, truth_of
+from tests.tpc.federation import Federation, connections, truth_of
 from tests.tpc.placements import Home
 
-KINDS = ("snowflake", "databricks", "bigquery", "unity", "delta on S3")
+KINDS = ("snowflake", "databricks", "bigquery", "unity", "delta on S3", "iceberg on S3")
 
 
 @contextmanager
@@ -36,8 +35,7 @@ def remote_federation(folder: Path, fixture: Any) -> Iterator[Federation]:
             homes[name] = Home((name, *stand.prefix), f"at_{name}")
             sources[name] = stand.settings
         config = {"sources": sources, "cost": {"on_unknown": "allow"}}
-        connection = cleanup.enter_context(closing(batuta_sql.connect(config)))
-        yield Federation(connection, truth, homes)
+        yield Federation(*connections(config, cleanup), truth, homes)
 
 
 def _names(truth: duckdb.DuckDBPyConnection) -> list[str]:
