@@ -94,7 +94,7 @@ def fitted(value: str, held: Held, wanted: HiveType, place: str, depth: int = 0)
 def _fitted_text(value: str, held: Held, wanted: HiveType) -> str:
     if held.id == "blob":
         value = f"decode({value})"  # writers of old mark no text as such
-    elif held.id != "varchar":
+    elif _shown(held) != "VARCHAR":  # JSON is a text of another name
         value = f"CAST({value} AS VARCHAR)"
     return f"rtrim({value}, ' ')" if wanted.name == "char" else value
 
