@@ -44,6 +44,8 @@ from batuta_sql.sources.glue_values import (
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 """What stands for NULL among partition values."""
 
+_KEY = "partition key"
+
 Values = tuple[str | None, ...]
 
 
@@ -125,10 +127,15 @@ def fitting(
     registered = f"partitions:{table.shown}"
     cursor.register(registered, _as_table(table, values))
     typed = ", ".join(f"{v} AS {quote(k.name)}" for k, v in _typed(table, "v"))
-    rows = cursor.execute(
-        f"SELECT {FILE} FROM (SELECT v.{FILE}, {typed} FROM {quote(registered)} AS v)"
-        f" WHERE {condition} ORDER BY 1"
-    ).fetchall()
+    try:
+        rows = cursor.execute(
+            f"SELECT {FILE} FROM (SELECT v.{FILE}, {typed} FROM {quote(registered)} AS v)"
+            f" WHERE {condition} ORDER BY 1"
+        ).fetchall()
+    except duckdb.Error as error:
+        if _KEY in str(error):
+            raise
+        return list(range(len(values)))  # the query itself will say what is wrong with it
     return [r[0] for r in rows]
 
 
@@ -143,7 +150,7 @@ def _as_table(table: HiveTable, values: Sequence[Values]) -> pa.Table:
 def _typed(table: HiveTable, alias: str) -> list[tuple[Column, str]]:
     """The partition keys, and the SQL that makes them of ``_as_table``."""
     return [
-        (key, from_text(f"{alias}.k{i}", key.type, f"partition key {place(key, table)}"))
+        (key, from_text(f"{alias}.k{i}", key.type, f"{_KEY} {place(key, table)}"))
         for i, key in enumerate(table.keys)
     ]
 

@@ -128,7 +128,7 @@ def table_of(record: Record) -> HiveTable:
     if not location:
         raise _refused(record, "the catalog does not tell where it lies")
     parameters = {str(k): str(v) for k, v in (record.get("Parameters") or {}).items()}
-    return HiveTable(
+    found = HiveTable(
         database=str(record["DatabaseName"]),
         name=str(record["Name"]),
         location=location,
@@ -136,6 +136,13 @@ def table_of(record: Record) -> HiveTable:
         keys=_columns(record.get("PartitionKeys") or ()),
         parameters=parameters,
     )
+    names = [c.name.lower() for c in found.columns]
+    twice = next((n for n in names if names.count(n) > 1), None)
+    if twice is not None:
+        raise _refused(
+            record, f'it has two columns "{twice}"', "give each a name of its own in Glue"
+        )
+    return found
 
 
 def storage_of(record: Record, of_table: Mapping[str, str]) -> Storage:

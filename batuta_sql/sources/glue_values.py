@@ -199,7 +199,8 @@ def _form(type_: str) -> str:
     if not type_.startswith("DECIMAL"):
         return _FORMS[type_]
     scale = int(type_[:-1].rpartition(",")[2])
-    return rf"[+-]?(\d+(\.\d{{0,{scale}}}0*)?|\.\d{{1,{max(scale, 1)}}}0*)"
+    after = rf"\d{{1,{scale}}}0*" if scale else "0+"
+    return rf"[+-]?(\d+(\.\d{{0,{scale}}}0*)?|\.{after})"
 
 
 def from_json(value: str, wanted: HiveType, place: str, *, exact: bool, depth: int = 0) -> str:

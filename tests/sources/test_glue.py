@@ -320,6 +320,22 @@ def test_a_value_that_is_none_of_its_keys_type_is_an_error(
             s.execute(f"SELECT n, k FROM s.{name}{where}").fetchall()
 
 
+def test_a_key_that_is_a_column_too_is_refused(glue: GlueCatalog, s: Any, name: str) -> None:
+    glue.table("lab", name, [("n", "int"), ("Day", "string")], keys=[("day", "string")])
+    with pytest.raises(NotSupportedError, match='two columns "day"'):
+        s.execute(f"SELECT n FROM s.{name}")
+
+
+def test_a_condition_that_fails_for_a_partition_fails_as_it_would_for_a_row(
+    glue: GlueCatalog, s: Any, name: str
+) -> None:
+    sales(glue, name, [("k", "string")], ["1", "x"])
+    with pytest.raises(batuta_sql.DataError, match="x"):
+        s.execute(f"SELECT n FROM s.{name} WHERE CAST(k AS INTEGER) > 0").fetchall()
+    sql = f"SELECT n FROM s.{name} WHERE TRY_CAST(k AS INTEGER) > 0"
+    assert rows_of(s, sql) == [(0,)]
+
+
 def test_what_is_no_data_is_not_read(glue: GlueCatalog, s: Any, name: str) -> None:
     place = glue.table("lab", name, [("n", "bigint")])
     glue.put(f"{place}/a.parquet", pa.table({"n": [1]}))
@@ -479,6 +495,7 @@ def test_an_escape_that_is_not_certain_is_an_error(glue: GlueCatalog, s: Any, na
         ("int", "1e3"),
         ("int", "12345678901"),
         ("decimal(6,2)", "1.005"),
+        ("decimal(6,0)", ".5"),
         ("date", "02/01/2024"),
         ("boolean", "yes"),
         ("double", "many"),
