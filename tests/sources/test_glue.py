@@ -981,6 +981,24 @@ def test_a_table_with_data_filters_is_refused(
     assert opened(**settings, lake_formation="ignore").execute(sql).fetchone() == (2,)
 
 
+def test_a_text_file_that_breaks_off_is_an_error(
+    glue: GlueCatalog, opened: Callable[..., Any], name: str
+) -> None:
+    content = b"".join(b"row number %d\n" % i for i in range(ROWS))
+    text_table(glue, name, [("w", "string")], content, form="text")
+    for fault in ("cut_after", "end_after"):
+        with Proxy(glue.aws.emulator.url) as proxy:
+            endpoint = proxy.uri.replace("http://@", "http://").rstrip("/")
+            settings = {**glue.settings, "endpoint": endpoint, "connect_timeout": 3}
+            connection = opened(**settings, query_timeout=20)
+            sql = f"SELECT count(*), max(w) FROM s.lab.{name}"
+            assert connection.execute(sql).fetchone() == (ROWS, f"row number {ROWS - 1}")
+            proxy.reset_all()
+            setattr(proxy, fault, 400_000)
+            with pytest.raises(OperationalError, match="^s: "):
+                connection.execute(sql).fetchall()
+
+
 def test_a_service_that_is_not_there(glue: GlueCatalog, opened: Callable[..., Any]) -> None:
     settings = {**glue.settings, "endpoint": "http://127.0.0.1:9"}
     with pytest.raises(OperationalError, match=r"s: the table lab.words cannot be read") as failure:
