@@ -18,6 +18,7 @@ from batuta_sql.sources.catalog_tags import Tags, label_of_tag
 from batuta_sql.sources.glue_tables import HiveTable, Record
 
 _AT_ONCE = 8
+_PAGES = {"get_partitions": 1000}
 _PAGE = 100
 _EXPIRED = frozenset({"ExpiredTokenException", "ExpiredToken", "RequestExpired"})
 _UNKNOWN_CALLER = frozenset(
@@ -248,7 +249,8 @@ class GlueCatalog:
         def ask() -> list[Record]:
             paginator = self._client("glue").get_paginator(call)
             pages = paginator.paginate(
-                **self._named_catalog(parameters), PaginationConfig={"PageSize": _PAGE}
+                **self._named_catalog(parameters),
+                PaginationConfig={"PageSize": _PAGES.get(call, _PAGE)},
             )
             return list(pages)
 
