@@ -8,6 +8,8 @@ the inputs over the larger number of distinct values.
 from __future__ import annotations
 
 import datetime
+import decimal
+import math
 from dataclasses import dataclass, field
 
 from sqlglot import exp
@@ -32,9 +34,13 @@ from batuta_sql.plan.relational import (
     conjuncts,
     references,
 )
+from batuta_sql.plan.site import ColumnStatistics
 
 DEFAULT_ROWS = 10_000.0
 """Rows of a table of which nothing is known."""
+
+_LEAST_SHARE = 1e-4
+"""A range outside of what the statistics know may still hold rows that came later."""
 
 _SELECTIVITY = {"equal": 0.05, "range": 0.3, "other": 0.3}
 
@@ -73,10 +79,7 @@ class Cardinality:
             case OneRow():
                 return 1.0
             case Filter():
-                rows = self.rows(node.input)
-                for predicate in conjuncts(node.condition):
-                    rows *= self._selectivity(predicate, node.input)
-                return rows
+                return self.rows(node.input) * self._share(conjuncts(node.condition), node.input)
             case Join():
                 return self._join(node)
             case Aggregate():
@@ -133,6 +136,29 @@ class Cardinality:
                 return 0.9
         return _SELECTIVITY["other"]
 
+    def _share(self, predicates: list[Expr], node: Relation) -> float:
+        """The share of rows for which all predicates are thought to hold.
+
+        Bounds of one column belong together; of the values between the least and the greatest they
+        leave a part, as if these were spread evenly.
+        """
+        share = 1.0
+        bounds: dict[str, _Range] = {}
+        for predicate in predicates:
+            found = _range_of(predicate)
+            known = _statistics_of(node, found[0]) if found is not None else None
+            if found is None or known is None or _Range.of(known) is None:
+                share *= self._selectivity(predicate, node)
+            else:
+                name, range_ = found
+                bounds[name] = bounds.get(name, _EVERYTHING).meet(range_)
+        for name, range_ in bounds.items():
+            known = _statistics_of(node, name)
+            whole = _Range.of(known) if known is not None else None
+            assert whole is not None
+            share *= whole.share_of(range_)
+        return share
+
     def _distinct_of(self, key: Expr, node: Relation) -> float:
         if isinstance(key, exp.Column):
             return self.distinct(key.name, node)
@@ -157,6 +183,89 @@ class Cardinality:
                     # As many as there can be: a small frame is mostly a list of keys.
                     return rows
         return max(1.0, float(rows**0.8))
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Numbers between two bounds."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, known: ColumnStatistics) -> _Range | None:
+        """All values of a column; None where that is not known."""
+        low, high = _as_number(known.minimum), _as_number(known.maximum)
+        return cls(low, high) if low is not None and high is not None and low < high else None
+
+    def meet(self, other: _Range) -> _Range:
+        return _Range(max(self.low, other.low), min(self.high, other.high))
+
+    def share_of(self, part: _Range) -> float:
+        inside = self.meet(part)
+        return max((inside.high - inside.low) / (self.high - self.low), _LEAST_SHARE)
+
+
+_EVERYTHING = _Range(-math.inf, math.inf)
+
+
+def _range_of(predicate: Expr) -> tuple[str, _Range] | None:
+    """A column and the range that a comparison with constants leaves of it."""
+    match predicate:
+        case exp.Between(this=exp.Column() as column):
+            low, high = _number(predicate.args["low"]), _number(predicate.args["high"])
+        case exp.GT(this=exp.Column() as column) | exp.GTE(this=exp.Column() as column):
+            low, high = _number(predicate.expression), math.inf
+        case exp.LT(this=exp.Column() as column) | exp.LTE(this=exp.Column() as column):
+            low, high = -math.inf, _number(predicate.expression)
+        case _:
+            return None
+    return (column.name, _Range(low, high)) if low is not None and high is not None else None
+
+
+def _statistics_of(node: Relation, symbol: str) -> ColumnStatistics | None:
+    for inner in node.walk():
+        if isinstance(inner, Scan):
+            for s, column in inner.columns:
+                if s == symbol:
+                    return inner.table.statistics.columns.get(column.name)
+    return None
+
+
+def _number(literal: Expr) -> float | None:
+    """A constant as a number: of a date or a timestamp the seconds since 1970."""
+    match literal:
+        case exp.Literal(is_string=False):
+            return float(literal.name)
+        case exp.Literal():
+            return _as_number(_moment(literal.name))
+        case exp.Neg():
+            number = _number(literal.this)
+            return -number if number is not None else None
+        case exp.Cast() | exp.Paren():
+            return _number(literal.this)
+    return None
+
+
+def _moment(text: str) -> datetime.datetime | None:
+    try:
+        return datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _as_number(value: object) -> float | None:
+    match value:
+        case bool():
+            return None
+        case int() | float() | decimal.Decimal():
+            number = float(value)
+            return number if math.isfinite(number) else None
+        case datetime.datetime():
+            return value.replace(tzinfo=value.tzinfo or datetime.UTC).timestamp()
+        case datetime.date():
+            return float((value - datetime.date(1970, 1, 1)).days * 86400)
+    return None
 
 
 def equi_pairs(node: Join) -> list[tuple[str, str]]:

@@ -85,7 +85,8 @@ class Iceberg(IcebergReader):
                 source=self.name,
                 hint="check the catalog's uri",
             )
-        return open_catalog(self.name, self._properties, timeouts, self._secret_values())
+        stores = self._settings.reads_stores
+        return open_catalog(self.name, self._properties, stores, timeouts, self._secret_values())
 
     def _catalog(self) -> Catalog:
         with self._opening:

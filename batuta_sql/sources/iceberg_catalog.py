@@ -31,6 +31,7 @@ def require_pyiceberg(source: str) -> None:
 def open_catalog(
     source: str,
     properties: Mapping[str, str],
+    stores: bool,
     timeouts: tuple[float, float | None],
     secrets: Sequence[str],
 ) -> Catalog:
@@ -39,12 +40,15 @@ def open_catalog(
     pyiceberg's own configuration (``PYICEBERG_...``, ``.pyiceberg.yaml``) is not looked at: the
     tier is judged by the settings.
 
+    :param stores: whether it may open files in object stores.
     :param timeouts: for connecting and for an answer, in seconds.
     :raises ConfigError: for properties that make no catalog.
     :raises OperationalError: where it cannot be reached.
     """
     require_pyiceberg(source)
-    given = dict(properties)
+    from batuta_sql.sources.iceberg_io import io_properties
+
+    given = io_properties(properties, stores)
     name = given.pop("name", "default")
     kind = given.get("type") or _kind_of(given.get("uri", ""))
     if kind is None or "py-catalog-impl" in given:
@@ -53,7 +57,7 @@ def open_catalog(
             hint="type = rest, sql, glue, hive or dynamodb, with a uri where it has one",
         )
     try:
-        return _made(source, kind, name, given, timeouts)
+        return _confined(_made(source, kind, name, given, timeouts), stores)
     except Error:
         raise
     except ImportError as error:
@@ -63,6 +67,17 @@ def open_catalog(
         ) from None
     except Exception as error:
         raise catalog_error(source, "cannot be opened", error, secrets) from None
+
+
+def _confined(catalog: Catalog, stores: bool) -> Catalog:
+    """The catalog, that neither a server nor a table tells how files are opened."""
+    from batuta_sql.sources.iceberg_io import CheckedFileIO, io_properties
+
+    def open_files(properties: Mapping[str, str] = {}, location: str | None = None) -> FileIO:
+        return CheckedFileIO(io_properties({**catalog.properties, **properties}, stores))
+
+    setattr(catalog, "_load_file_io", open_files)  # noqa: B010 - a method, of this one alone
+    return catalog
 
 
 _EXTRAS = {"sql": "sql-sqlite", "glue": "glue", "hive": "hive", "dynamodb": "dynamodb"}

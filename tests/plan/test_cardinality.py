@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 from sqlglot import parse_one
 
 from batuta_sql.plan.cardinality import Cardinality, equi_pairs
-from batuta_sql.plan.relational import Join, Scan
+from batuta_sql.plan.relational import Filter, Join, Scan
 from batuta_sql.plan.site import ColumnInfo, ColumnStatistics, Statistics, TableInfo
 
 
@@ -52,3 +54,34 @@ def test_pairs_are_found_in_either_order() -> None:
 def test_nothing_known_is_a_guess_not_an_error() -> None:
     table = TableInfo("s", ("t",), (ColumnInfo("k", "BIGINT"),))
     assert Cardinality().rows(Scan(table, (("t_k", table.columns[0]),))) >= 1
+
+
+# --- ranges ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("condition", "share"),
+    [
+        ("d >= DATE '2020-01-01' AND d < DATE '2021-01-01'", 0.1),
+        ("d BETWEEN DATE '2020-01-01' AND DATE '2020-12-31'", 0.1),
+        ("d < '2020-01-01'", 0.5),
+        ("d < '2020-01-01' AND n > 90", 0.05),
+        ("n >= -10", 1.0),
+        ("n BETWEEN 20 AND 29.9", 0.1),
+        ("n > 1000", 1e-4),
+        ("n > 60 AND n < 40", 1e-4),
+        ("n > m", 0.3),
+        ("m > 5", 0.3),
+    ],
+)
+def test_bounds_leave_their_part_of_the_range(condition: str, share: float) -> None:
+    columns = (ColumnInfo("d", "DATE"), ColumnInfo("n", "INTEGER"), ColumnInfo("m", "INTEGER"))
+    known = {
+        "d": ColumnStatistics(minimum=date(2015, 1, 1), maximum=date(2025, 1, 1)),
+        "n": ColumnStatistics(minimum=0, maximum=100),
+    }
+    table = TableInfo("s", ("t",), columns, statistics=Statistics(1e6, columns=known))
+    node = Filter(
+        Scan(table, tuple((c.name, c) for c in columns)), parse_one(condition, read="duckdb")
+    )
+    assert Cardinality().rows(node) == pytest.approx(1e6 * share, rel=0.02)

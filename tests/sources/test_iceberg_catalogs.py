@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
@@ -239,6 +240,30 @@ def test_vended_credentials_are_each_tables_own_and_asked_for_anew(
         access = connection._session.sources["s"]._stores._given["n/a"][0]
         assert access["AWS_ACCESS_KEY_ID"] == "AKIAOTHER"
         assert SECRET not in repr(connection._session.sources["s"])
+
+
+def test_a_sql_catalog_opens_no_store_that_the_settings_do_not_speak_of(
+    aws: AwsEmulator, lake: dict[str, str], opened: Opened
+) -> None:
+    """It would open the metadata by itself, wherever that lies."""
+    catalog = SqlCatalog("default", **lake)
+    catalog.create_namespace_if_not_exists("elsewhere")
+    catalog.create_table("elsewhere.t", pa.schema([("id", pa.int64())]))
+    connection = opened(kind="iceberg", catalog={"type": "sql", "uri": lake["uri"]})
+    with pytest.raises(batuta_sql.Error, match="object_stores is not set"):
+        connection.execute("SELECT id FROM s.elsewhere.t")
+
+
+def test_a_table_does_not_tell_which_class_opens_it(lake: dict[str, str], opened: Opened) -> None:
+    catalog = SqlCatalog("default", **lake)
+    catalog.create_namespace_if_not_exists("told")
+    told = {"py-io-impl": "tests.sources.no_such_module.Class", "s3.endpoint": "http://127.0.0.1:9"}
+    table = catalog.create_table("told.t", pa.schema([("id", pa.int64())]))
+    table.append(pa.table({"id": [1]}))
+    with contextlib.suppress(ValueError), table.transaction() as change:
+        # It opens the table again, once it is written.
+        change.set_properties(told)
+    assert rows_of(opened(kind="iceberg", catalog=lake), "SELECT id FROM s.told.t") == [(1,)]
 
 
 def test_a_store_that_the_settings_do_not_speak_of_is_not_dialled(

@@ -26,6 +26,7 @@ from batuta_sql.plan.relational import (
     Expr,
     Filter,
     Join,
+    Limit,
     LocalScan,
     OneRow,
     Project,
@@ -33,6 +34,7 @@ from batuta_sql.plan.relational import (
     Scan,
     SetOperation,
     Sort,
+    Window,
     column,
     filtered,
     free_symbols,
@@ -322,8 +324,9 @@ def producer_of(node: Relation, symbol: str) -> tuple[Relation, str] | None:
     if _repeatable(node):
         return node, symbol
     match node:
-        case Filter() | Sort() | Distinct():
-            return producer_of(node.inputs[0], symbol)
+        case Filter() | Sort() | Distinct() | Window() | Apply() | Limit():
+            below = node.inputs[0]
+            return producer_of(below, symbol) if symbol in below.symbols else None
         case Project():
             value = dict(node.assignments)[symbol]
             if isinstance(value, exp.Column) and value.name in node.input.symbols:

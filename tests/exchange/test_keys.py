@@ -1,0 +1,190 @@
+"""Semi-joins: what is sent where, what is not, and that the answer is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import adbc_driver_postgresql.dbapi
+import duckdb
+import pyarrow as pa
+import pytest
+
+import batuta_sql
+from batuta_sql.demo.postgres_server import PostgresServer
+
+ROWS = 60_000
+SQL = """
+SELECT s.name, sum(o.total) FROM shops.shop s JOIN crm.orders o ON o.shop = s.id
+WHERE s.city = 'Oslo' GROUP BY 1 ORDER BY 1
+"""
+
+
+@pytest.fixture(scope="module")
+def uri(postgres: PostgresServer) -> Iterator[str]:
+    with (
+        postgres.database("keys") as uri,
+        adbc_driver_postgresql.dbapi.connect(uri, autocommit=True) as server,
+        server.cursor() as cursor,
+    ):
+        cursor.execute(
+            f"CREATE TABLE orders AS SELECT i AS id, i % 1000 AS shop, (i % 7)::int AS total"
+            f" FROM generate_series(1, {ROWS}) i"
+        )
+        cursor.execute("ANALYZE orders")
+        yield uri
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shops")
+    with duckdb.connect() as con:
+        con.execute(
+            "COPY (SELECT i AS id, 'shop ' || i AS name, CASE WHEN i % 100 = 3 THEN 'Oslo'"
+            f" ELSE 'Roma' END AS city FROM range(1000) r(i)) TO '{folder}/shop.parquet'"
+        )
+    return folder
+
+
+@pytest.fixture
+def connect(uri: str, folder: Path) -> Iterator[Callable[..., Any]]:
+    opened: list[Any] = []
+
+    def make(
+        crm: dict[str, Any] | None = None, shops: dict[str, Any] | None = None, **top: Any
+    ) -> Any:
+        crm = {"kind": "postgresql", "uri": uri, "locality": "public", **(crm or {})}
+        shops = {"kind": "files", "path": str(folder), **(shops or {})}
+        opened.append(batuta_sql.connect({"sources": {"crm": crm, "shops": shops}, **top}))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.close()
+
+
+def moved(cursor: Any) -> dict[str, int]:
+    return {f["source"]: f["rows"] for f in cursor.metrics["fragments"]}
+
+
+def keys(cursor: Any) -> int | None:
+    return next(f["keys"] for f in cursor.metrics["fragments"] if f["source"] == "crm")
+
+
+def test_only_what_matches_is_moved_and_the_answer_is_the_same(connect: Callable[..., Any]) -> None:
+    plain, reduced = (connect(semi_joins=how).execute(SQL) for how in ("off", "auto"))
+    assert plain.fetchall() == reduced.fetchall()
+    assert moved(plain)["crm"] == ROWS
+    assert moved(reduced)["crm"] == ROWS // 100
+    assert (keys(plain), keys(reduced)) == (None, 10)
+
+
+def test_the_plan_says_what_waits_for_what(connect: Callable[..., Any]) -> None:
+    connection = connect()
+    text = connection.explain(SQL)
+    assert "IN (SELECT UNNEST(CAST(<keys of x" in text
+    assert "for shop" in text
+    cursor = connection.execute(SQL)
+    cursor.fetchall()
+    assert "sent with 10 keys" in str(cursor.plan)
+    # What a fragment's sql says is a statement that runs, without the data of another source.
+    (fragment,) = [f for f in cursor.plan.fragments if f.source == "crm"]
+    assert "UNNEST" not in fragment.sql
+
+
+def test_no_keys_are_no_rows(connect: Callable[..., Any]) -> None:
+    cursor = connect(semi_joins="always").execute(SQL.replace("Oslo", "Nowhere"))
+    assert cursor.fetchall() == []
+    assert moved(cursor)["crm"] == 0
+
+
+def test_keys_that_are_no_selection_are_not_sent(connect: Callable[..., Any]) -> None:
+    """The estimate said that they would be few."""
+    sql = SQL.replace("s.city = 'Oslo'", "s.city || s.name LIKE '%shop%'")
+    cursor = connect().execute(sql)
+    assert len(cursor.fetchall()) == 1000
+    assert moved(cursor)["crm"] == ROWS
+
+
+def test_a_frame_of_this_session_asks_for_its_own_rows(connect: Callable[..., Any]) -> None:
+    connection = connect()
+    connection.register("wanted", pa.table({"shop": [3, 5, 5, None]}))
+    cursor = connection.execute(
+        "SELECT count(*) FROM wanted w JOIN crm.orders o ON o.shop = w.shop"
+    )
+    assert cursor.fetchone() == (3 * ROWS // 1000,)
+    assert moved(cursor) == {"crm": 2 * ROWS // 1000}
+
+
+def test_a_local_table_too(connect: Callable[..., Any]) -> None:
+    connection = connect()
+    connection.execute("CREATE TABLE wanted AS SELECT 3 AS shop")
+    sql = "SELECT count(*) FROM crm.orders o WHERE o.shop IN (SELECT shop FROM wanted)"
+    cursor = connection.execute(sql)
+    assert cursor.fetchone() == (ROWS // 1000,)
+    assert moved(cursor) == {"crm": ROWS // 1000}
+
+
+# --- where keys may go -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("crm", "shops", "sent"),
+    [
+        ({}, {"labels": ["pii"]}, False),
+        ({"labels": ["pii"]}, {"labels": ["pii"]}, True),
+        ({"labels": ["pii"]}, {}, True),
+        ({"locality": "local"}, {"labels": ["pii"]}, True),
+        ({}, {"tables": {"shop": {"columns": {"city": {"labels": ["pii"]}}}}}, False),
+        ({"receives_keys": False}, {}, False),
+    ],
+)
+def test_labelled_keys_go_only_where_their_labels_are(
+    connect: Callable[..., Any], crm: dict[str, Any], shops: dict[str, Any], sent: bool
+) -> None:
+    """The column that chose the keys is told by them too."""
+    connection = connect(crm, shops)
+    cursor = connection.execute(SQL)
+    assert len(cursor.fetchall()) == 10
+    assert (keys(cursor) is not None) is sent
+    assert ("Keys for crm" in connection.explain(SQL)) is not sent
+
+
+def test_labels_of_a_frame_are_kept_here(connect: Callable[..., Any]) -> None:
+    connection = connect()
+    connection.register("wanted", pa.table({"shop": [3]}), labels=["pii"])
+    sql = "SELECT count(*) FROM wanted w JOIN crm.orders o ON o.shop = w.shop"
+    cursor = connection.execute(sql)
+    assert cursor.fetchone() == (ROWS // 1000,)
+    assert keys(cursor) is None
+    assert "they would carry pii there" in connection.explain(sql)
+
+
+# --- what goes wrong ---------------------------------------------------------------------------
+
+
+def test_an_error_of_the_source_that_is_waited_for_is_the_querys(
+    connect: Callable[..., Any], folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.parquet").write_bytes((folder / "shop.parquet").read_bytes())
+    connection = connect(shops={"path": str(tmp_path)})
+    connection.execute(SQL).fetchall()
+    sql = SQL.replace("s.city = 'Oslo'", "s.city = 'Oslo' AND s.name::INTEGER > 0")
+    with pytest.raises(batuta_sql.Error, match="shop 3"):
+        connection.execute(sql).fetchall()
+
+
+def test_the_history_does_not_take_a_reduced_fragment_for_the_whole(
+    connect: Callable[..., Any],
+) -> None:
+    connection = connect()
+    for _ in range(4):
+        connection.execute(SQL).fetchall()
+    with closing(connect(semi_joins="off")) as other:
+        cursor = other.execute(SQL)
+        cursor.fetchall()
+        (fragment,) = [f for f in cursor.plan.fragments if f.source == "crm"]
+        assert fragment.estimate.factor is None
+        assert fragment.estimate.rows == pytest.approx(ROWS, rel=0.5)
