@@ -32,7 +32,7 @@ from batuta_sql.sources.embedded import ViewNames, estimated
 from batuta_sql.sources.file_labels import labels_of_files
 from batuta_sql.sources.glue_catalog import GlueCatalog, at_once
 from batuta_sql.sources.glue_expression import filter_expression
-from batuta_sql.sources.glue_files import DataFile, files_below, place_of
+from batuta_sql.sources.glue_files import DataFile, check_place, files_below, place_of
 from batuta_sql.sources.glue_iceberg import GlueIceberg, is_iceberg_view
 from batuta_sql.sources.glue_info import kind_of, table_info
 from batuta_sql.sources.glue_labels import told_labels
@@ -212,6 +212,7 @@ class Glue(DeltaReader):
         # Spark writes a placeholder for the location, and the path beside it.
         told = ((storage.get("SerdeInfo") or {}).get("Parameters") or {}).get("path")
         location = place_of(str(told or storage.get("Location") or ""))
+        check_place(location, self.name)
         name = "/".join(path)
         with self._known:
             self._places[name] = location

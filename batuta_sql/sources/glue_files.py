@@ -41,6 +41,16 @@ def place_of(location: str) -> str:
     return location.rstrip("/")
 
 
+def check_place(location: str, source: str) -> None:
+    """:raises NotSupportedError: for a place that is neither on S3 nor on this machine: the tier
+    was judged by these."""
+    scheme = location.partition("://")[0].lower()
+    if "://" in location and scheme not in ("s3", "s3a", "s3n", "file"):
+        raise NotSupportedError(
+            f"{location}: {scheme}:// is not read yet", source=source, hint="s3:// and file:// are"
+        )
+
+
 def files_below(
     source: str, store: ObjectStore, locations: Iterable[str], common: str
 ) -> dict[str, list[DataFile]]:
@@ -80,11 +90,7 @@ def _below(source: str, store: ObjectStore, place: str) -> list[DataFile]:
 def _listed(source: str, store: ObjectStore, place: str) -> list[DataFile]:
     if "://" not in place:
         return _local(source, place)
-    if not place.startswith("s3://"):
-        scheme = place.partition("://")[0]
-        raise NotSupportedError(
-            f"{place}: {scheme}:// is not read yet", source=source, hint="s3:// and file:// are"
-        )
+    check_place(place, source)
     return [DataFile(o.url, o.size, o) for o in store.below(place)]
 
 

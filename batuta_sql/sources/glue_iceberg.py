@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import duckdb
 from cachetools import LRUCache
@@ -16,13 +17,16 @@ from batuta_sql.errors import Error, NotSupportedError, OperationalError
 from batuta_sql.plan.site import TableInfo
 from batuta_sql.sources.base import TableName
 from batuta_sql.sources.embedded import EmbeddedSource
-from batuta_sql.sources.glue_files import place_of
+from batuta_sql.sources.glue_files import check_place, place_of
 from batuta_sql.sources.glue_tables import Record
 from batuta_sql.sources.iceberg_access import local_path, opening_error
-from batuta_sql.sources.iceberg_catalog import file_io, require_pyiceberg, table_at
+from batuta_sql.sources.iceberg_catalog import require_pyiceberg, table_at
 from batuta_sql.sources.iceberg_metadata import IcebergSnapshot
 from batuta_sql.sources.iceberg_reader import IcebergReader, Opened
 from batuta_sql.sources.object_store import is_url
+
+if TYPE_CHECKING:
+    from pyiceberg.io import FileIO
 
 _TABLES_KEPT = 512
 _VIEW = re.compile(r".+@v\d+\.\d+")
@@ -91,7 +95,7 @@ class GlueIceberg(IcebergReader):
         if location is None:
             raise OperationalError(f'the table "{name}" was not described', source=self.name)
         try:
-            io = file_io(self._properties(), location)
+            io = _files(self._properties(), self.name)
             return Opened(table_at(location, io), io)
         except Error:
             raise
@@ -108,6 +112,7 @@ class GlueIceberg(IcebergReader):
         return found | {there: given[here] for here, there in _NAMES.items() if here in given}
 
     def _path_of(self, name: str, location: str) -> str:
+        check_place(location, self.name)
         return place_of(location) if is_url(location) else local_path(location)
 
     def _attach(self, name: str, snapshot: IcebergSnapshot) -> None:
@@ -123,3 +128,15 @@ class GlueIceberg(IcebergReader):
 
     def resolve(self, path: tuple[str, ...]) -> Sequence[TableInfo]:
         return []
+
+
+def _files(properties: Mapping[str, str], source: str) -> FileIO:
+    """What opens metadata, in the places alone that the tier was judged by."""
+    from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
+
+    class GlueFiles(PyArrowFileIO):
+        def new_input(self, location: str) -> PyArrowFile:
+            check_place(location, source)
+            return super().new_input(location)
+
+    return GlueFiles(dict(properties))
