@@ -458,16 +458,49 @@ class UnitySettings(WorkspaceSettings):
 
 
 class GlueSettings(SourceSettings):
+    """Without a profile and keys, boto3 looks credentials up where AWS's own tools do.
+
+    :param profile: of the AWS configuration files.
+    :param database: the only database that is shown, and that of names that say none.
+    :param catalog_id: of another account's catalog.
+    :param endpoint: the address of all services, S3 included: an emulator, a gateway.
+    :param storage_options: what S3 needs beside that, such as an ``AWS_ENDPOINT_URL`` of its own.
+    :param tags: whether LF-Tags become labels.
+    :param lake_formation: what becomes of a table that Lake Formation has data filters for, which
+        files know nothing of: ``refuse``, or ``ignore`` for one who may read all of its files.
+    """
+
     kind: Literal["glue"]
     region: str | None = None
     profile: str | None = None
+    access_key_id: Secret | None = None
+    secret_access_key: Secret | None = None
+    session_token: Secret | None = None
     database: str | None = None
+    catalog_id: str | None = None
     endpoint: str | None = None
+    storage_options: Options = {}
+    tags: bool = False
+    lake_formation: Literal["refuse", "ignore"] = "refuse"
+
+    @model_validator(mode="after")
+    def _one_login(self) -> GlueSettings:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("give access_key_id and secret_access_key, both")
+        if self.profile is not None and self.access_key_id is not None:
+            raise ValueError("give profile or access_key_id, not both")
+        return self
 
 
 class HuggingFaceSettings(SourceSettings):
+    """:param repo: of a dataset: ``owner/name``.
+    :param revision: a branch, tag or commit; the newest commit of ``main`` where none is given.
+    :param token: for private and gated datasets; one that other tools have stored is not used.
+    :param endpoint: of another hub than ``https://huggingface.co``.
+    """
+
     kind: Literal["huggingface"]
-    repo: str
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: str | None = None
     token: Secret | None = None
     endpoint: str | None = None

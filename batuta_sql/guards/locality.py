@@ -102,8 +102,7 @@ def endpoints(settings: SourceSettings) -> tuple[Endpoint, ...]:
         case BigQuerySettings():
             return (_of_url(settings.endpoint or "bigquery.googleapis.com"),)
         case GlueSettings():
-            region = settings.region or "us-east-1"
-            return (_of_url(settings.endpoint or f"glue.{region}.amazonaws.com"),)
+            return _of_glue(settings)
         case HuggingFaceSettings():
             return (_of_url(settings.endpoint or "huggingface.co"),)
         case IcebergSettings():
@@ -208,6 +207,20 @@ def _of_iceberg(settings: IcebergSettings) -> tuple[Endpoint, ...]:
         # Without an endpoint it is whatever store the catalog or the path names.
         found += stores or [Endpoint("an object store of the catalog")]
     return tuple(dict.fromkeys(found))
+
+
+# --- Glue --------------------------------------------------------------------------------------
+
+
+def _of_glue(settings: GlueSettings) -> tuple[Endpoint, ...]:
+    """The catalog's address and the store's: ``endpoint`` is both, unless S3 has its own."""
+    region = settings.region or "us-east-1"
+    options = settings.storage_options.items()
+    stores = [_of_url(v.reveal()) for k, v in options if "endpoint" in k.lower()]
+    if settings.endpoint is not None:
+        return tuple(dict.fromkeys([_of_url(settings.endpoint), *stores]))
+    stores = stores or [Endpoint(f"s3.{region}.amazonaws.com", 443)]
+    return (Endpoint(f"glue.{region}.amazonaws.com", 443), *stores)
 
 
 # --- paths and URLs ----------------------------------------------------------------------------

@@ -69,8 +69,8 @@ class RestError(OperationalError):
         return self.status == 501 or self.code in ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")
 
 
-def http_package(source: str) -> Any:
-    """httpx, which the extra ``databricks`` brings.
+def http_package(source: str, extra: str = "databricks") -> Any:
+    """httpx, which the extra called ``extra`` brings; its logs are kept clear of signed links.
 
     :raises ConfigError: where it is not installed.
     """
@@ -78,18 +78,21 @@ def http_package(source: str) -> Any:
         import httpx
     except ImportError:
         raise ConfigError(
-            f"{source}: httpx is not installed", hint="pip install 'batuta-sql[databricks]'"
+            f"{source}: httpx is not installed", hint=f"pip install 'batuta-sql[{extra}]'"
         ) from None
     _keep_signatures_out_of_logs()
     return httpx
 
 
 class _WithoutQueries(logging.Filter):
-    """httpx logs each URL, and a link to a result is a secret as a whole."""
+    """httpx logs each URL, and httpcore each header, that of a redirection too; a link to a
+    result is a secret as a whole."""
 
-    _query = re.compile(r"(https?://[^\s?\"]+)\?[^\s\"]*")
+    _query = re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']*")
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.msg, str) and "://" in record.msg:
+            record.msg = self._query.sub(r"\1?...", record.msg)
         if isinstance(record.args, tuple):
             record.args = tuple(
                 self._query.sub(r"\1?...", str(a)) if "://" in str(a) else a for a in record.args
@@ -101,7 +104,8 @@ _FILTER = _WithoutQueries()
 
 
 def _keep_signatures_out_of_logs() -> None:
-    logging.getLogger("httpx").addFilter(_FILTER)
+    for name in ("httpx", "httpcore.http11", "httpcore.http2", "httpcore.connection"):
+        logging.getLogger(name).addFilter(_FILTER)
 
 
 class _Hidden(set[str]):

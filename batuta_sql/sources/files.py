@@ -358,14 +358,15 @@ class Files(EmbeddedSource):
         sum_, sure, basis = 0.0, "exact", dict[str, None]()
         # A table that is joined with itself is listed twice, and ``uses_of`` finds both.
         for table in {t.path: t for t in query.tables}.values():
-            files = self.files_of(table.path[-1])
+            name = self.capabilities.translator.table(table).name
+            files = self.files_of(self._views.table(name))
             if files.format != "parquet" or len(files.paths) > MOST_FILES or tree is None:
                 sum_ += files.bytes
                 whole = files.format in ("csv", "json")
                 sure = sure if whole else "estimated"
                 basis["file sizes" if whole else "file sizes before pruning"] = None
                 continue
-            uses = uses_of(tree, self._views.view(table.name))
+            uses = uses_of(tree, name)
             with self.cursor() as cursor:
                 try:
                     sum_ += sum(scanned_bytes(cursor, files.paths, table, u) for u in uses)

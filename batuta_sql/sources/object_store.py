@@ -1,4 +1,4 @@
-"""Objects behind ``s3://`` URLs, listed and read by range through fsspec.
+"""Objects behind URLs of stores (``s3://``), listed and read by range through fsspec.
 
 DuckDB's own readers open them through a file system that is registered with the engine, so that of
 a Parquet file only footers and the needed column chunks travel.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ from batuta_sql.secrets import Secret, redact
 
 _S3 = ("s3", "s3a")
 _LABELS_KEPT = 4096
+_STREAM_BYTES = 8 << 20
+_FOOTERS_AT_ONCE = 8
 
 
 def is_url(path: str) -> bool:
@@ -45,6 +48,7 @@ class ObjectStore:
     :param options: credentials and endpoints, under the names that deltalake uses for S3
         (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID`` ...), or fsspec's own.
     :param connect_timeout: seconds; ``read_timeout`` likewise, None: 60.
+    :param systems: scheme -> the fsspec file system that serves it, for stores of a source's own.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class ObjectStore:
         connect_timeout: float,
         read_timeout: float | None,
         secrets: Callable[[], Sequence[str]],
+        systems: Mapping[str, Any] | None = None,
     ) -> None:
         self._source = source
         self._options = options
@@ -61,7 +66,7 @@ class ObjectStore:
         self._read_timeout = read_timeout if read_timeout is not None else 60.0
         self._secrets = secrets
         self._lock = threading.Lock()
-        self._systems: dict[str, Any] = {}
+        self._systems: dict[str, Any] = dict(systems or {})
         self._attached: set[tuple[int, str]] = set()
         self._labels: LRUCache[tuple[str, str], TableLabels] = LRUCache(_LABELS_KEPT)
 
@@ -125,33 +130,47 @@ class ObjectStore:
             engine.register_filesystem(system)
             self._attached.add(key)
 
+    def stream(self, url: str) -> Any:
+        """An object as a file that is read from its beginning to its end.
+
+        :raises OperationalError: where it cannot be opened.
+        """
+        system = self.system(url)
+        with self._translated(url):
+            return system.open(url, "rb", cache_type="readahead", block_size=_STREAM_BYTES)
+
     def labels(self, objects: Sequence[StoredObject]) -> TableLabels:
         """The union of the labels that Parquet objects carry in their footers.
 
         :raises OperationalError: for labels that cannot be understood.
         """
+        parquet = [o for o in objects if o.url.lower().endswith((".parquet", ".parq"))]
+        found = TableLabels()
+        # Each footer is a round trip or two: some at a time.
+        with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+            for labels in pool.map(self._labels_of, parquet):
+                found |= labels
+        return found
+
+    def _labels_of(self, one: StoredObject) -> TableLabels:
         import pyarrow.parquet as pq
 
-        found = TableLabels()
-        for one in objects:
-            if not one.url.lower().endswith((".parquet", ".parq")):
-                continue
-            key = (one.url, one.version)
-            with self._lock:
-                known = self._labels.get(key)
-            if known is None:
-                with self._translated(one.url), self.system(one.url).open(one.url, "rb") as file:
-                    schema: pa.Schema = pq.read_schema(file)
-                try:
-                    known = labels_of_schema(schema)
-                except ValueError as error:
-                    raise OperationalError(
-                        f"{one.url}: its labels cannot be read: {error}", source=self._source
-                    ) from None
-                with self._lock:
-                    self._labels[key] = known
-            found |= known
-        return found
+        key = (one.url, one.version)
+        with self._lock:
+            known = self._labels.get(key)
+        if known is not None:
+            return known
+        with self._translated(one.url), self.system(one.url).open(one.url, "rb") as file:
+            schema: pa.Schema = pq.read_schema(file)
+        try:
+            known = labels_of_schema(schema)
+        except ValueError as error:
+            raise OperationalError(
+                f"{one.url}: its labels cannot be read: {error}", source=self._source
+            ) from None
+        with self._lock:
+            self._labels[key] = known
+        return known
 
     def system(self, url: str) -> Any:
         """The file system of a URL's scheme; made when it is first needed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, cast
 
-from batuta_sql.errors import ConfigError, NotSupportedError, did_you_mean
+from batuta_sql.errors import ConfigError, did_you_mean
 from batuta_sql.sources.base import Source
 
 _KINDS = {
@@ -20,8 +20,9 @@ _KINDS = {
     "databricks": ("batuta_sql.sources.databricks", "Databricks"),
     "bigquery": ("batuta_sql.sources.bigquery", "BigQuery"),
     "unity": ("batuta_sql.sources.unity", "Unity"),
+    "glue": ("batuta_sql.sources.glue", "Glue"),
+    "huggingface": ("batuta_sql.sources.huggingface", "HuggingFace"),
 }
-_PLANNED = frozenset({"glue", "huggingface"})
 ENTRY_POINT_GROUP = "batuta_sql.sources"
 
 
@@ -40,8 +41,6 @@ def make_source(name: str, settings: Any) -> Source:
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         if entry.name == kind:
             return cast(Source, entry.load()(name, settings))
-    if kind in _PLANNED:
-        raise NotSupportedError(f'sources of kind "{kind}" are not built yet', source=name)
     raise ConfigError(
         f'source "{name}": there is no kind "{kind}"', hint=did_you_mean(kind, _KINDS)
     )

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tests.conformance.stand import Opener
-from tests.conformance.stands import bigquery, databricks, embedded, iceberg, postgresql, snowflake
+from tests.conformance.stands import (
+    bigquery,
+    databricks,
+    embedded,
+    glue,
+    huggingface,
+    iceberg,
+    postgresql,
+    snowflake,
+)
 
 OPENERS: Mapping[str, Opener] = {
     "postgresql": postgresql.postgresql,
@@ -20,6 +29,8 @@ OPENERS: Mapping[str, Opener] = {
     "databricks": databricks.databricks,
     "unity": databricks.unity,
     "bigquery": bigquery.bigquery,
+    "glue": glue.glue,
+    "huggingface": huggingface.huggingface,
     "iceberg": iceberg.iceberg,
     "iceberg on S3": iceberg.iceberg_s3,
     "iceberg over REST": iceberg.iceberg_rest,

@@ -67,6 +67,7 @@ def running(
     :param command: the arguments after the interpreter, for a port.
     :param python: its interpreter, where it has no environment of its own.
     :param ready: says whether it answers; by default whether the port takes a connection.
+    :param python: the interpreter, where the emulator needs no environment of its own.
     """
     port = free_port()
     log = folder / f"{name}.log"

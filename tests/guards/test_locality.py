@@ -108,6 +108,15 @@ def test_what_libpq_takes_from_the_environment_counts(
         ({"kind": "bigquery", "project": "p", "endpoint": "http://localhost:9050"}, "local"),
         ({"kind": "glue"}, "public"),
         ({"kind": "glue", "endpoint": "http://192.168.3.4:5000"}, "private"),
+        ({"kind": "glue", "storage_options": {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}}, "public"),
+        (
+            {
+                "kind": "glue",
+                "endpoint": "http://127.0.0.1:5000",
+                "storage_options": {"AWS_ENDPOINT_URL": "https://s3.eu-west-1.amazonaws.com"},
+            },
+            "public",
+        ),
         ({"kind": "huggingface", "repo": "a/b"}, "public"),
         ({"kind": "ald", "path": "x.ald"}, "local"),
         ({"kind": "iceberg", "catalog": {"type": "sql"}}, "public"),
