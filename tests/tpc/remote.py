@@ -14,7 +14,16 @@ from tests.conformance.stand import Stand, Table
 from tests.tpc.federation import Federation, connections, truth_of
 from tests.tpc.placements import Home
 
-KINDS = ("snowflake", "databricks", "bigquery", "unity", "delta on S3", "iceberg on S3")
+KINDS = (
+    "snowflake",
+    "databricks",
+    "bigquery",
+    "unity",
+    "glue",
+    "delta on S3",
+    "iceberg on S3",
+    "huggingface",
+)
 
 
 @contextmanager
