@@ -6,8 +6,6 @@ machine to machine: https://docs.databricks.com/dev-tools/auth/oauth-m2m.html.
 
 from __future__ import annotations
 
-import logging
-import re
 import threading
 import time
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ import tenacity
 from batuta_sql.databrickscfg import WorkspaceLogin, workspace_of
 from batuta_sql.errors import ConfigError, OperationalError, QueryCancelled
 from batuta_sql.secrets import HIDDEN, redact
+from batuta_sql.sources.http_package import http_package
 
 if TYPE_CHECKING:
     import httpx
@@ -67,45 +66,6 @@ class RestError(OperationalError):
     @property
     def is_unserved(self) -> bool:
         return self.status == 501 or self.code in ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")
-
-
-def http_package(source: str, extra: str = "databricks") -> Any:
-    """httpx, which the extra called ``extra`` brings; its logs are kept clear of signed links.
-
-    :raises ConfigError: where it is not installed.
-    """
-    try:
-        import httpx
-    except ImportError:
-        raise ConfigError(
-            f"{source}: httpx is not installed", hint=f"pip install 'batuta-sql[{extra}]'"
-        ) from None
-    _keep_signatures_out_of_logs()
-    return httpx
-
-
-class _WithoutQueries(logging.Filter):
-    """httpx logs each URL, and httpcore each header, that of a redirection too; a link to a
-    result is a secret as a whole."""
-
-    _query = re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']*")
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.msg, str) and "://" in record.msg:
-            record.msg = self._query.sub(r"\1?...", record.msg)
-        if isinstance(record.args, tuple):
-            record.args = tuple(
-                self._query.sub(r"\1?...", str(a)) if "://" in str(a) else a for a in record.args
-            )
-        return True
-
-
-_FILTER = _WithoutQueries()
-
-
-def _keep_signatures_out_of_logs() -> None:
-    for name in ("httpx", "httpcore.http11", "httpcore.http2", "httpcore.connection"):
-        logging.getLogger(name).addFilter(_FILTER)
 
 
 class _Hidden(set[str]):
@@ -162,7 +122,7 @@ class Workspace:
         """The client of the workspace and of the storage behind it: it carries no login itself."""
         with self._lock:
             if self._client is None:
-                httpx = http_package(self.source)
+                httpx = http_package(self.source, "databricks")
                 silence = self._settings.query_timeout or SILENCE_SECONDS
                 self._client = httpx.Client(
                     timeout=httpx.Timeout(
@@ -240,7 +200,7 @@ class Workspace:
         return self._read(answer)
 
     def _sent(self, method: str, path: str, params: Any, body: Any, token: str) -> httpx.Response:
-        httpx = http_package(self.source)
+        httpx = http_package(self.source, "databricks")
         try:
             return self.client.request(
                 method,
@@ -254,7 +214,7 @@ class Workspace:
 
     def unreachable(self, error: Exception) -> OperationalError:
         """The error of a request without a whole answer."""
-        httpx = http_package(self.source)
+        httpx = http_package(self.source, "databricks")
         host = self.login.host
         certainly_not_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
         words = self.clean(str(error)) or type(error).__name__
@@ -315,7 +275,7 @@ class Workspace:
             return self._bearer.value
 
     def _asked_for(self, login: WorkspaceLogin) -> _Bearer:
-        httpx = http_package(self.source)
+        httpx = http_package(self.source, "databricks")
         assert login.client_id is not None
         assert login.client_secret is not None
         secret = login.client_secret.reveal()

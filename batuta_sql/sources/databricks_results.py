@@ -19,9 +19,10 @@ import tenacity
 
 from batuta_sql.errors import DatabaseError, OperationalError, QueryCancelled
 from batuta_sql.sources.base import FragmentQuery, Usage
-from batuta_sql.sources.databricks_rest import http_package, refuse_if
+from batuta_sql.sources.databricks_rest import refuse_if
 from batuta_sql.sources.databricks_statements import CANCEL_SECONDS, Link, Statement, links_of
 from batuta_sql.sources.databricks_types import arrow_of, fitted_batch
+from batuta_sql.sources.http_package import http_package
 
 AHEAD_BYTES = 64 * 2**20
 """Bytes of a result that are fetched before they are asked for, beside the part that is read."""
@@ -202,7 +203,7 @@ class StatementReader:
         return table
 
     def _downloaded(self, link: Link) -> bytes:
-        httpx = http_package(self._source)
+        httpx = http_package(self._source, "databricks")
         client = self._statement.workspace.client
         pieces: list[bytes] = []
         try:

@@ -18,7 +18,7 @@ import tenacity
 from batuta_sql.config import HuggingFaceSettings
 from batuta_sql.errors import Error, OperationalError
 from batuta_sql.secrets import redact
-from batuta_sql.sources.databricks_rest import http_package
+from batuta_sql.sources.http_package import http_package
 
 ENDPOINT = "https://huggingface.co"
 CONVERTED = "refs/convert/parquet"
