@@ -27,7 +27,7 @@ from batuta_sql.dbapi import Connection
 from batuta_sql.plan.site import Capabilities, Collation, ColumnInfo, Statistics, TableInfo
 from batuta_sql.plan.translate import DuckDBTranslator
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
-from batuta_sql.sources.postgresql import PostgreSQLTranslator
+from batuta_sql.sources.postgresql_sql import PostgreSQLTranslator
 from batuta_sql.sources.sqlite import SQLite
 
 COLLATIONS: Mapping[str, Collation] = {"ling": "deterministic", "blind": "other"}
