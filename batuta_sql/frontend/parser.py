@@ -12,6 +12,7 @@ from sqlglot.errors import SqlglotError
 
 from batuta_sql.errors import Position, ProgrammingError
 from batuta_sql.frontend.fidelity import Tree, duckdb_tree, item_names, same_query
+from batuta_sql.frontend.time_travel import in_duckdb_words
 
 PIVOT = "PIVOT"
 """Why a PIVOT has no tree: DuckDB makes several statements of it, the first for its values."""
@@ -39,6 +40,7 @@ def parse(sql: str, engine: duckdb.DuckDBPyConnection) -> list[Statement]:
 
     :raises ProgrammingError: for a syntax error, with the line and a caret.
     """
+    sql = in_duckdb_words(sql)
     try:
         parts = engine.extract_statements(sql)
     except duckdb.Error as error:

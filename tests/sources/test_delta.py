@@ -50,6 +50,10 @@ def test_a_version_in_duckdbs_own_words(tmp_path: Path, opened: Opened) -> None:
         "SELECT id FROM (SELECT * FROM s.t AT (VERSION => 0))",
         "SELECT id FROM s.t AT (VERSION => 0) TABLESAMPLE 100%",
         "WITH w AS (FROM s.t AT (VERSION => 0)) SELECT id FROM w",
+        "SELECT id FROM s.t FOR VERSION AS OF 0",
+        "SELECT x.id FROM s.t FOR SYSTEM_VERSION AS OF 0 AS x WHERE x.id > 0",
+        'SELECT "x y".id FROM s.t for version as of 0 "x y", (VALUES (1)) v(n)',
+        "SELECT id FROM s.t FOR VERSION AS OF 0 SEMI JOIN s.t u USING (id)",
     ):
         assert rows_of(connection, sql) == [(1,)], sql
     both = "SELECT b.id FROM s.t AT (VERSION => 0) RIGHT JOIN s.t AS b USING (id)"
