@@ -434,6 +434,16 @@ def test_an_emulator_is_asked_without_a_token(relay: StorageRelay, shop: Any) ->
     assert set(relay.tokens) == {None}
 
 
+def test_another_machine_is_asked_over_tls_alone(
+    front: BigQueryFront, relay: StorageRelay, opened: Callable[..., Any], account: str
+) -> None:
+    """The server there has no TLS: nothing arrives, a token least of all."""
+    address = relay.address.replace("127.0.0.1", "127.0.0.2")
+    settings = front.settings(dataset="shop", storage_endpoint=address, credentials=account)
+    assert whole(opened(FREE, **settings))
+    assert (relay.tokens, pages(front)) == ([], ROWS // PAGE)
+
+
 def test_a_token_is_for_this_host_and_is_shown_nowhere(
     front: BigQueryFront,
     relay: StorageRelay,
