@@ -427,7 +427,11 @@ class DatabricksSettings(WorkspaceSettings):
 
 
 class BigQuerySettings(SourceSettings):
-    """:param tags: whether the labels and tags of tables become labels."""
+    """:param tags: whether the labels and tags of tables become labels.
+    :param storage_api: whether results of several pages may come through the Storage Read API.
+    :param storage_endpoint: where that is, ``host:port``; of an ``endpoint`` of one's own it has
+        to be told, else the API is not used.
+    """
 
     bills: ClassVar[bool] = True
     kind: Literal["bigquery"]
@@ -437,6 +441,17 @@ class BigQuerySettings(SourceSettings):
     credentials: Secret | None = None
     endpoint: str | None = None
     tags: bool = False
+    storage_api: bool = True
+    storage_endpoint: str | None = None
+
+    @property
+    def storage_address(self) -> str | None:
+        """Where the Storage Read API is asked; None where it is not used."""
+        if not self.storage_api:
+            return None
+        if self.storage_endpoint is None and self.endpoint is not None:
+            return None
+        return self.storage_endpoint or "bigquerystorage.googleapis.com"
 
 
 class UnitySettings(WorkspaceSettings):

@@ -100,7 +100,8 @@ def endpoints(settings: SourceSettings) -> tuple[Endpoint, ...]:
         case WorkspaceSettings():
             return _of_workspace(settings)
         case BigQuerySettings():
-            return (_of_url(settings.endpoint or "bigquery.googleapis.com"),)
+            dialled = [settings.endpoint or "bigquery.googleapis.com", settings.storage_address]
+            return tuple(_of_url(d) for d in dialled if d is not None)
         case GlueSettings():
             return _of_glue(settings)
         case HuggingFaceSettings():

@@ -1,4 +1,4 @@
-"""Google BigQuery, over its REST API.
+"""Google BigQuery, over its REST API; results of several pages over the Storage Read API.
 
 A fragment is a query job: priced by a dry run, held by the service to the bytes that were priced.
 A plain scan with a LIMIT reads the table's preview (``tabledata.list``), which bills nothing, where
@@ -30,6 +30,7 @@ from batuta_sql.sources.bigquery_jobs import (
 from batuta_sql.sources.bigquery_preview import STORED, Previews, table_of, table_path
 from batuta_sql.sources.bigquery_rest import Client, RemoteError
 from batuta_sql.sources.bigquery_sql import BigQueryTranslator
+from batuta_sql.sources.bigquery_storage import ReadSessions
 from batuta_sql.sources.bigquery_types import column_of
 from batuta_sql.sources.catalog_tags import Tags, label_of_tag, with_tags
 from batuta_sql.sources.sizes import delivered_bytes, known_rows, parsed
@@ -59,6 +60,7 @@ class BigQuery:
             self._client, settings.project, settings.location, settings.query_timeout
         )
         self._previews = Previews(name, self._client, settings.project)
+        self._sessions = ReadSessions(name, self._client, settings)
 
     @property
     def query_timeout(self) -> float | None:
@@ -252,7 +254,9 @@ class BigQuery:
     # --- running -------------------------------------------------------------------------------
 
     def open(self, readers: int = 1) -> BigQuerySnapshot:
-        return BigQuerySnapshot(self._jobs, self.name, self._previews.read, self._price)
+        return BigQuerySnapshot(
+            self._jobs, self.name, self._previews.read, self._price, self._sessions
+        )
 
     def close(self) -> None:
         self._client.close()

@@ -7,24 +7,20 @@ an insert that is sent again finds its job instead of running it, and billing it
 from __future__ import annotations
 
 import contextlib
-import queue
 import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-
-from batuta_sql.errors import DataError, Error, OperationalError, QueryCancelled
+from batuta_sql.errors import DataError, Error, QueryCancelled
 from batuta_sql.sources.base import FragmentQuery, Usage
+from batuta_sql.sources.bigquery_readers import BatchReader, PageReader, Stopped, following
 from batuta_sql.sources.bigquery_rest import Client, RemoteError, job_error
-from batuta_sql.sources.bigquery_types import Shape, batch_of, schema_of, shape_of
-
-PAGES_AHEAD = 2
-"""Pages that are held before they are wanted. The service cuts them at 10 MB and more."""
+from batuta_sql.sources.bigquery_storage import ReadSessions, Result
+from batuta_sql.sources.bigquery_types import shape_of
 
 MEBIBYTE = 1 << 20
 TABLE_MINIMUM = 10 * MEBIBYTE
@@ -32,11 +28,7 @@ TABLE_MINIMUM = 10 * MEBIBYTE
 
 _WAIT_MILLISECONDS = 10_000
 _CANCEL_SECONDS = 2.0
-_CLOSE_SECONDS = 5.0
 _INT64 = {"formatOptions.useInt64Timestamp": "true"}
-
-Page = Mapping[str, Any]
-Stopped = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -181,12 +173,26 @@ class Project:
 
     def billed(self, job: Job) -> Usage | None:
         """What a job that is done has billed; None where the service does not say."""
-        try:
-            found = self.client.call("GET", f"{self._project}/jobs/{job.id}", job.where)
-        except (RemoteError, Error):
-            return None
-        told = ((found.get("statistics") or {}).get("query") or {}).get("totalBytesBilled")
+        told = ((self._shown(job).get("statistics") or {}).get("query") or {}).get(
+            "totalBytesBilled"
+        )
         return Usage(bytes=float(told)) if told is not None else None
+
+    def destination(self, job: Job) -> Mapping[str, str] | None:
+        """The table that holds the result of a job that is done; None where none is told.
+
+        https://cloud.google.com/bigquery/docs/cached-results
+        """
+        told = ((self._shown(job).get("configuration") or {}).get("query") or {}).get(
+            "destinationTable"
+        )
+        return told if isinstance(told, Mapping) else None
+
+    def _shown(self, job: Job) -> dict[str, Any]:
+        try:
+            return self.client.call("GET", f"{self._project}/jobs/{job.id}", job.where)
+        except (RemoteError, Error):
+            return {}
 
     def cancel(self, job: Job) -> None:
         """Asks to end a job; bounded, since the network may be silent."""
@@ -217,117 +223,12 @@ def most_billed(scanned: int, tables: int) -> int:
 # --- reading -----------------------------------------------------------------------------------
 
 
-class PageReader:
-    """A running fragment; see ``FragmentReader``. A thread fetches pages ahead of the consumer.
-
-    :param pages: the pages that follow the first; ends after the last.
-    :param expected: how many rows they all have together.
-    :param end: gives what was billed, once all pages are there.
-    """
-
-    def __init__(
-        self,
-        client: Client,
-        source: str,
-        shapes: Sequence[Shape],
-        first: Page,
-        pages: Iterator[Page],
-        expected: int | None,
-        end: Callable[[], Usage | None],
-        stop: threading.Event,
-    ) -> None:
-        self._client = client
-        self._source = source
-        self._shapes = shapes
-        self._expected = expected
-        self._seen = 0
-        self._end = end
-        self._usage: Usage | None = None
-        self._stop = stop
-        self._done = False
-        self._queue: queue.Queue[Page | BaseException | None] = queue.Queue(PAGES_AHEAD)
-        self._thread = threading.Thread(
-            target=self._fetch, args=(first, pages), name="batuta-bigquery-pages", daemon=True
-        )
-        self._thread.start()
-
-    @property
-    def schema(self) -> pa.Schema:
-        return schema_of(self._shapes)
-
-    def usage(self) -> Usage | None:
-        return self._usage
-
-    def __iter__(self) -> PageReader:
-        return self
-
-    def __next__(self) -> pa.RecordBatch:
-        if self._done:
-            raise StopIteration
-        item = self._take()
-        if isinstance(item, BaseException):
-            self._done = True
-            raise self._client.error(item) from None
-        if item is None:
-            self._done = True
-            if self._expected is not None and self._seen != self._expected:
-                raise OperationalError(
-                    f"the answer ended after {self._seen} of {self._expected} rows",
-                    source=self._source,
-                    hint="run the query again",
-                )
-            raise StopIteration
-        rows = item.get("rows") or []
-        try:
-            batch = batch_of(rows, self._shapes)
-        except Error as error:
-            self.close()
-            error.source = self._source
-            raise
-        self._seen += batch.num_rows
-        return batch
-
-    def _take(self) -> Page | BaseException | None:
-        while True:
-            try:
-                return self._queue.get(timeout=0.1)
-            except queue.Empty:
-                if self._stop.is_set():
-                    return QueryCancelled("the query was cancelled", source=self._source)
-
-    def _fetch(self, first: Page, pages: Iterator[Page]) -> None:
-        last: BaseException | None = None
-        try:
-            self._put(first)
-            for page in pages:
-                self._put(page)
-            self._usage = self._end()
-        except BaseException as error:
-            last = error
-        self._put(last)
-
-    def _put(self, item: Page | BaseException | None) -> None:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def cancel(self) -> None:
-        self._stop.set()
-
-    def close(self) -> None:
-        self._done = True
-        self._stop.set()
-        self._thread.join(_CLOSE_SECONDS)
-
-
 class BigQuerySnapshot:
     """One query's view: each fragment is a job of its own, and sees the tables as it starts.
 
     :param preview: gives the reader of a fragment that needs no job, else None.
     :param price: the most that a statement may bill, where nobody has authorised its estimate.
+    :param sessions: reads results of several pages, where it can.
     """
 
     def __init__(
@@ -336,17 +237,19 @@ class BigQuerySnapshot:
         source: str,
         preview: Callable[[FragmentQuery, threading.Event], PageReader | None],
         price: Callable[[FragmentQuery], float | None],
+        sessions: ReadSessions,
     ) -> None:
         self._project = project
         self._source = source
         self._preview = preview
         self._price = price
+        self._sessions = sessions
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._running: set[Job] = set()
-        self._readers: list[PageReader] = []
+        self._readers: list[BatchReader] = []
 
-    def read(self, query: FragmentQuery) -> PageReader:
+    def read(self, query: FragmentQuery) -> BatchReader:
         try:
             reader = self._preview(query, self._reader_stop()) or self._run(query)
         except (RemoteError, Error) as error:
@@ -365,7 +268,7 @@ class BigQuerySnapshot:
             raise QueryCancelled("the query was cancelled", source=self._source)
         return threading.Event()
 
-    def _run(self, query: FragmentQuery) -> PageReader:
+    def _run(self, query: FragmentQuery) -> BatchReader:
         project, stop = self._project, self._reader_stop()
         most = query.max_bytes if query.max_bytes is not None else self._price(query)
         job = project.job()
@@ -395,6 +298,17 @@ class BigQuerySnapshot:
         wanted = [type_ for _, type_ in query.columns]
         shapes = [shape_of(f, w) for f, w in zip(fields, wanted, strict=True)]
         total = first.get("totalRows")
+
+        def end() -> Usage | None:
+            return project.billed(job)
+
+        if first.get("pageToken") and total is not None and self._sessions.may_read(fields, shapes):
+            table = project.destination(job)
+            if table is not None:
+                result = Result(table, fields, shapes, int(total), end, deadline)
+                reader = self._sessions.read(result, stop)
+                if reader is not None:
+                    return reader
         return PageReader(
             project.client,
             self._source,
@@ -402,7 +316,7 @@ class BigQuerySnapshot:
             first,
             following(first, lambda token: project.results(job, token, deadline, stopped)),
             int(total) if total is not None else None,
-            lambda: project.billed(job),
+            end,
             stop,
         )
 
@@ -421,19 +335,3 @@ class BigQuerySnapshot:
             readers, self._readers = self._readers, []
         for reader in readers:
             reader.close()
-
-
-def following(first: Page, ask: Callable[[str], Page]) -> Iterator[Page]:
-    """The pages after the first one.
-
-    :raises OperationalError: for a token that leads in a circle.
-    """
-    token = first.get("pageToken")
-    known: set[str] = set()
-    while token:
-        if token in known:
-            raise OperationalError("the server gave the same page token twice")
-        known.add(token)
-        page = ask(token)
-        yield page
-        token = page.get("pageToken")

@@ -17,7 +17,7 @@ from sqlglot import exp
 
 from batuta_sql.errors import Error
 from batuta_sql.sources.base import FragmentQuery, Usage
-from batuta_sql.sources.bigquery_jobs import PageReader, Stopped, following
+from batuta_sql.sources.bigquery_readers import PageReader, Stopped, following
 from batuta_sql.sources.bigquery_rest import Client, RemoteError
 from batuta_sql.sources.bigquery_sql import BOXED
 from batuta_sql.sources.bigquery_types import Shape, shape_of

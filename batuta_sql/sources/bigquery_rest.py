@@ -44,6 +44,9 @@ _RETRIED = frozenset({429, 500, 502, 503, 504})
 _RETRIED_REASONS = frozenset({"rateLimitExceeded", "jobRateLimitExceeded", "backendError"})
 """https://cloud.google.com/bigquery/docs/error-messages: what may be sent again as it is."""
 
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+"""The hosts to which credentials may be sent without TLS."""
+
 _MISSING = "pip install 'batuta-sql[bigquery]'"
 
 
@@ -73,6 +76,7 @@ class Client:
         self._lock = threading.Lock()
         self._root = (settings.endpoint or ENDPOINT).rstrip("/") + "/bigquery/v2/projects"
         self._secrets: list[str] = []
+        self._audiences: dict[str, Any] = {}
 
     @cached_property
     def _http(self) -> httpx.Client:
@@ -107,7 +111,7 @@ class Client:
         endpoint = urllib.parse.urlsplit(settings.endpoint or ENDPOINT)
         if settings.credentials is None and endpoint.scheme == "http":
             return None
-        if endpoint.scheme == "http" and endpoint.hostname not in ("localhost", "127.0.0.1", "::1"):
+        if endpoint.scheme == "http" and endpoint.hostname not in LOOPBACK:
             raise ConfigError(
                 "credentials are not sent over http to another machine",
                 source=self._source,
@@ -174,6 +178,25 @@ class Client:
         credentials = self._credentials
         if credentials is None:
             return {}
+        return {"Authorization": f"Bearer {self._bearer(credentials, anew=anew)}"}
+
+    def token(self, audience: str) -> str | None:
+        """A token for another of the service's hosts; None where none is sent."""
+        credentials = self._credentials
+        if credentials is None:
+            return None
+        from google.auth import jwt
+
+        signed: Any = jwt.Credentials
+        if isinstance(credentials, signed):
+            # Such a token is for one host.
+            with self._lock:
+                if audience not in self._audiences:
+                    self._audiences[audience] = credentials.with_claims(audience=audience)
+                credentials = self._audiences[audience]
+        return self._bearer(credentials, anew=False)
+
+    def _bearer(self, credentials: Any, *, anew: bool) -> str:
         from google.auth.exceptions import GoogleAuthError
 
         with self._lock:
@@ -190,7 +213,7 @@ class Client:
             text = token.decode() if isinstance(token, bytes) else str(token)
             if text not in self._secrets:
                 self._secrets.append(text)
-            return {"Authorization": f"Bearer {text}"}
+            return text
 
     def _token_request(
         self,

@@ -5,7 +5,8 @@ no parameters of types, and runs an id again. This server forwards to it, and ad
 service's documented shapes (https://cloud.google.com/bigquery/docs/reference/rest/v2): jobs that
 run while they are asked for, ``duplicate``, ``jobs.cancel``, bytes processed and billed,
 ``maximumBytesBilled``, row counts of tables, types' parameters, names beyond ASCII
-and in both cases. It records every request, and fails where it is told to.
+and in both cases; where ``keeps_results`` is set, the anonymous table of each result, written
+into a dataset of the emulator's. It records every request, and fails where it is told to.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ import httpx
 import sqlglot
 from sqlglot import exp
 
-from tests.emulators.process import Emulator, running
+from tests.emulators.process import Emulator, free_port, running
 
 START = Path(__file__).with_name("bigquery_start.py")
 PROJECT = "my-project"
 MIB = 1 << 20
+RESULTS = "_results"
+"""The hidden dataset of anonymous tables: https://cloud.google.com/bigquery/docs/cached-results."""
 _WIDTHS = {"NUMERIC": 16, "BOOL": 1, "BOOLEAN": 1}
 _ADDED = ("precision", "scale", "collation", "policyTags", "maxLength", "timestampPrecision")
 
@@ -87,6 +90,7 @@ class _Job:
     error: dict[str, Any] | None = None
     billed: int = 0
     answer: dict[str, Any] = field(default_factory=dict)
+    table: str | None = None
 
 
 Answer = tuple[int, dict[str, Any]]
@@ -97,11 +101,14 @@ class BigQueryFront:
 
     ``hold``: while it is set, jobs are inserted and do not end.
     ``page_rows``: the rows of a page; None: as the emulator cuts them.
+    ``keeps_results``: whether each result is written into an anonymous table.
     ``token``: where it is set, requests need it: a function from a request to whether it may.
     """
 
-    def __init__(self, emulator: Emulator) -> None:
+    def __init__(self, emulator: Emulator, grpc_port: int) -> None:
         self.emulator = emulator
+        self.grpc_port = grpc_port
+        self.keeps_results = False
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.hold = threading.Event()
@@ -299,7 +306,16 @@ class BigQueryFront:
             else:
                 job.error = answer["status"].get("errorResult")
                 job.billed = billed
+                if job.error is None and self.keeps_results:
+                    job.table = self._keep(name, query["query"])
         job.done.set()
+
+    def _keep(self, name: str, sql: str) -> str:
+        """Runs the query again, into a table: the emulator ignores destinationTable."""
+        self.run(f"CREATE SCHEMA IF NOT EXISTS {RESULTS}")
+        table = f"anon{name}"
+        self.run(f"CREATE TABLE {RESULTS}.{table} AS {sql}")
+        return table
 
     def _shown(self, name: str) -> dict[str, Any]:
         job = self._jobs[name]
@@ -308,10 +324,14 @@ class BigQueryFront:
         if done and job.error is not None:
             status |= {"errorResult": job.error, "errors": [job.error]}
         statistics = {"totalBytesBilled": str(job.billed)} if done else {}
+        query = dict(job.body["configuration"]["query"])
+        if job.table is not None:
+            place = {"projectId": PROJECT, "datasetId": RESULTS, "tableId": job.table}
+            query["destinationTable"] = place
         return {
             "kind": "bigquery#job",
             "jobReference": {"projectId": PROJECT, "jobId": name, "location": "US"},
-            "configuration": job.body["configuration"],
+            "configuration": {**job.body["configuration"], "query": query},
             "status": status,
             "statistics": {"query": statistics},
         }
@@ -449,12 +469,14 @@ def _reset(handler: BaseHTTPRequestHandler) -> None:
 def bigquery_front(folder: Path) -> Iterator[BigQueryFront]:
     """The emulator with the front before it."""
 
+    grpc_port = free_port()
+
     def command(port: int) -> list[str]:
-        words = ["start", "--rest-port", str(port), "--grpc-port", "0", "--log-level", "error"]
-        return [str(START), *words]
+        ports = ["--rest-port", str(port), "--grpc-port", str(grpc_port)]
+        return [str(START), "start", *ports, "--log-level", "error"]
 
     with running("bigquery", command, folder) as emulator:
-        front = BigQueryFront(emulator)
+        front = BigQueryFront(emulator, grpc_port)
         try:
             yield front
         finally:

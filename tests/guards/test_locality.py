@@ -106,6 +106,24 @@ def test_what_libpq_takes_from_the_environment_counts(
         ({"kind": "databricks", "host": "https://dbc-1.cloud.databricks.com"}, "public"),
         ({"kind": "bigquery", "project": "p"}, "public"),
         ({"kind": "bigquery", "project": "p", "endpoint": "http://localhost:9050"}, "local"),
+        (
+            {
+                "kind": "bigquery",
+                "project": "p",
+                "endpoint": "https://10.1.2.3",
+                "storage_endpoint": "10.1.2.4:443",
+            },
+            "private",
+        ),
+        (
+            {
+                "kind": "bigquery",
+                "project": "p",
+                "endpoint": "https://10.1.2.3",
+                "storage_endpoint": "bigquerystorage.googleapis.com",
+            },
+            "public",
+        ),
         ({"kind": "glue"}, "public"),
         ({"kind": "glue", "endpoint": "http://192.168.3.4:5000"}, "private"),
         ({"kind": "glue", "storage_options": {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}}, "public"),
