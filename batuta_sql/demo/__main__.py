@@ -177,6 +177,8 @@ def _labels(labels: Mapping[str, batuta_sql.ColumnLabels]) -> Table:
 def _fragment(fragment: Any) -> Panel:
     """What one source was sent, and what came back."""
     title = f"sent to {fragment.source}"
+    if fragment.keys is not None:
+        title += f", with {fragment.keys:,} keys of the rows that were there"
     came_back = (
         f"{fragment.rows or 0:,} rows, {fragment.bytes or 0:,} bytes, {fragment.seconds or 0:.3f} s"
     )
