@@ -143,20 +143,18 @@ class Cardinality:
         leave a part, as if these were spread evenly.
         """
         share = 1.0
-        bounds: dict[str, _Range] = {}
+        bounds: dict[str, tuple[_Range, _Range]] = {}
         for predicate in predicates:
             found = _range_of(predicate)
             known = _statistics_of(node, found[0]) if found is not None else None
-            if found is None or known is None or _Range.of(known) is None:
+            whole = _Range.of(known) if known is not None else None
+            if found is None or whole is None:
                 share *= self._selectivity(predicate, node)
             else:
                 name, range_ = found
-                bounds[name] = bounds.get(name, _EVERYTHING).meet(range_)
-        for name, range_ in bounds.items():
-            known = _statistics_of(node, name)
-            whole = _Range.of(known) if known is not None else None
-            assert whole is not None
-            share *= whole.share_of(range_)
+                bounds[name] = (whole, bounds.get(name, (whole, whole))[1].meet(range_))
+        for whole, part in bounds.values():
+            share *= whole.share_of(part)
         return share
 
     def _distinct_of(self, key: Expr, node: Relation) -> float:
@@ -204,9 +202,6 @@ class _Range:
     def share_of(self, part: _Range) -> float:
         inside = self.meet(part)
         return max((inside.high - inside.low) / (self.high - self.low), _LEAST_SHARE)
-
-
-_EVERYTHING = _Range(-math.inf, math.inf)
 
 
 def _range_of(predicate: Expr) -> tuple[str, _Range] | None:
