@@ -162,6 +162,31 @@ def test_labels_of_a_frame_are_kept_here(connect: Callable[..., Any]) -> None:
     assert "they would carry pii there" in connection.explain(sql)
 
 
+CHAIN = """
+SELECT count(x.id) FROM shops.shop s JOIN (
+  SELECT o.shop, f.id FROM crm.orders o LEFT JOIN far.orders f ON f.id = o.id
+) x ON x.shop = s.id WHERE s.city = 'Oslo'
+"""
+
+
+@pytest.mark.parametrize(("labels", "sent"), [(["pii"], False), ([], True)])
+def test_rows_that_labelled_keys_have_chosen_give_no_keys_to_others(
+    uri: str, folder: Path, labels: list[str], sent: bool
+) -> None:
+    """Which of its rows crm delivers tells what shops holds: it may know, being local."""
+    sources = {
+        "shops": {"kind": "files", "path": str(folder), "labels": labels},
+        "crm": {"kind": "postgresql", "uri": uri, "locality": "local"},
+        "far": {"kind": "postgresql", "uri": uri, "locality": "public"},
+    }
+    with closing(batuta_sql.connect({"sources": sources, "semi_joins": "always"})) as connection:
+        cursor = connection.execute(CHAIN)
+        assert cursor.fetchone() == (ROWS // 100,)
+        found = {f["source"]: f["keys"] for f in cursor.metrics["fragments"]}
+    assert found["crm"] == 10
+    assert (found["far"] is not None) is sent
+
+
 # --- what goes wrong ---------------------------------------------------------------------------
 
 
