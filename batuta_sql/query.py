@@ -419,8 +419,9 @@ class Query:
             if found is None:
                 mine = [r for r in self.runs if r.fragment.source == source]
                 scans = self.placed is None or bool(self.placed.fallbacks)
-                readers = len(mine) + (8 if scans else 0)
-                found = self.session.sources[source].open(max(readers, 1))
+                # The fallback scans when and as often as DuckDB asks.
+                readers = None if scans else max(len(mine), 1)
+                found = self.session.sources[source].open(readers)
                 self._snapshots[source] = found
             return found
 

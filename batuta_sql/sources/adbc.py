@@ -39,34 +39,51 @@ class AdbcPool:
     """Idle connections of one source; at most ``limit`` are kept for the next query.
 
     :param connect: opens a new connection in autocommit mode, ready for use.
+    :param answers: whether a connection that has been idle for so many seconds is still good.
     """
 
-    def __init__(self, connect: Callable[[], Any], limit: int) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Any],
+        limit: int,
+        answers: Callable[[Any, float], bool] = lambda connection, idle: True,
+    ) -> None:
         self._connect = connect
+        self._answers = answers
         self._limit = limit
-        self._idle: list[Any] = []
+        self._idle: list[tuple[Any, float]] = []
         self._lock = threading.Lock()
         self._closed = False
 
     def take(self) -> Any:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
+        while True:
+            with self._lock:
+                if not self._idle:
+                    break
+                connection, since = self._idle.pop()
+            if self._answers(connection, time.monotonic() - since):
+                return connection
+            quietly(connection.close)
         return self._connect()
 
     def give_back(self, connection: Any) -> None:
         with self._lock:
             if not self._closed and len(self._idle) < self._limit:
-                self._idle.append(connection)
+                self._idle.append((connection, time.monotonic()))
                 return
         quietly(connection.close)
+
+    def forget(self) -> None:
+        """Closes the idle connections."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection, _ in idle:
+            quietly(connection.close)
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            quietly(connection.close)
+        self.forget()
 
 
 class AdbcReader:
@@ -141,6 +158,8 @@ class AdbcSnapshot:
     :param release: takes it back; its argument says whether its last statement ended well.
     :param on_close: what else the snapshot holds.
     :param prepare: sets a cursor's options before its statement.
+    :param renew: gives another connection in place of one that turned out to be broken; None where
+        it is not, so that the statement's own error stands.
     """
 
     def __init__(
@@ -151,7 +170,9 @@ class AdbcSnapshot:
         translate_error: Callable[[BaseException], Error],
         on_close: Callable[[], None] = lambda: None,
         prepare: Callable[[Any], None] = lambda cursor: None,
+        renew: Callable[[Any], Any | None] = lambda connection: None,
     ) -> None:
+        self._renew = renew
         self._source = source
         self._on_close = on_close
         self._prepare = prepare
@@ -166,20 +187,18 @@ class AdbcSnapshot:
     def read(self, query: FragmentQuery) -> AdbcReader:
         self._refuse_if_cancelled()
         connection = self._take()
-        cursor = connection.cursor()
-        with self._lock:
-            self._cursors.append(cursor)
         try:
-            self._prepare(cursor)
-            cursor.execute(query.sql)
-            reader = cursor.fetch_record_batch()
+            try:
+                cursor, reader = self._execute(connection, query.sql)
+            except Exception:
+                another = None if self._cancelled else self._renew(connection)
+                if another is None:
+                    raise
+                connection = another
+                cursor, reader = self._execute(connection, query.sql)
         except Exception as error:
-            quietly(cursor.close)
             self._release(connection, False)
             raise self._translate(error) from None
-        finally:
-            with self._lock:
-                self._cursors.remove(cursor)
         running = AdbcReader(
             reader,
             cursor,
@@ -191,6 +210,21 @@ class AdbcSnapshot:
             self._readers.append(running)
         self._refuse_if_cancelled(running)
         return running
+
+    def _execute(self, connection: Any, sql: str) -> tuple[Any, pa.RecordBatchReader]:
+        cursor = connection.cursor()
+        with self._lock:
+            self._cursors.append(cursor)
+        try:
+            self._prepare(cursor)
+            cursor.execute(sql)
+            return cursor, cursor.fetch_record_batch()
+        except Exception:
+            quietly(cursor.close)
+            raise
+        finally:
+            with self._lock:
+                self._cursors.remove(cursor)
 
     def _refuse_if_cancelled(self, running: AdbcReader | None = None) -> None:
         if self._cancelled:

@@ -185,10 +185,11 @@ class Source(Protocol):
         """
         ...
 
-    def open(self, readers: int = 1) -> Snapshot:
+    def open(self, readers: int | None = 1) -> Snapshot:
         """A view for one query that will read ``readers`` fragments, perhaps at once.
 
-        Connecting may wait until the first ``read``.
+        None: nobody knows how many, and some may be ended before the others begin. Connecting may
+        wait until the first ``read``.
         """
         ...
 

@@ -253,7 +253,7 @@ class BigQuery:
 
     # --- running -------------------------------------------------------------------------------
 
-    def open(self, readers: int = 1) -> BigQuerySnapshot:
+    def open(self, readers: int | None = 1) -> BigQuerySnapshot:
         return BigQuerySnapshot(
             self._jobs, self.name, self._previews.read, self._price, self._sessions
         )

@@ -80,7 +80,7 @@ class Databricks:
             return self._warehouse.estimate(query)
         return SourceEstimate(rows=query.rows, basis="a cluster tells no sizes beforehand")
 
-    def open(self, readers: int = 1) -> Snapshot:
+    def open(self, readers: int | None = 1) -> Snapshot:
         if self._adbc is not None:
             return self._adbc.open()
         billed = self._warehouse.usage if self._settings.pricing.charges else lambda _: None

@@ -128,7 +128,7 @@ class EmbeddedSource(abc.ABC):
     @abc.abstractmethod
     def estimate(self, query: FragmentQuery) -> SourceEstimate: ...
 
-    def open(self, readers: int = 1) -> EmbeddedSnapshot:
+    def open(self, readers: int | None = 1) -> EmbeddedSnapshot:
         return EmbeddedSnapshot(self)
 
     def prepare(self, cursor: duckdb.DuckDBPyConnection, query: FragmentQuery) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Sequence
 from datetime import date
 from functools import cached_property
@@ -17,17 +16,10 @@ from typing import Any
 from sqlglot import exp
 
 from batuta_sql.config import PostgreSQLSettings
-from batuta_sql.errors import Error, OperationalError
+from batuta_sql.errors import Error
 from batuta_sql.plan.site import BaseTable
 from batuta_sql.secrets import redact
-from batuta_sql.sources.adbc import (
-    AdbcPool,
-    AdbcSnapshot,
-    driver_error,
-    fetch_rows,
-    quietly,
-    translated,
-)
+from batuta_sql.sources.adbc import AdbcSnapshot, driver_error
 from batuta_sql.sources.base import (
     Capabilities,
     Collation,
@@ -38,6 +30,11 @@ from batuta_sql.sources.base import (
     Statistics,
     TableInfo,
     TableName,
+)
+from batuta_sql.sources.postgresql_connections import (
+    PostgreSQLConnections,
+    SharedState,
+    small_result,
 )
 from batuta_sql.sources.postgresql_plans import delivered_bytes, relations, scanned_bytes
 from batuta_sql.sources.postgresql_sql import PostgreSQLTranslator
@@ -161,18 +158,19 @@ class PostgreSQL:
     def __init__(self, name: str, settings: PostgreSQLSettings) -> None:
         self.name = name
         self._settings = settings
-        self._pool = AdbcPool(self._connect, settings.max_connections)
+        self._connections = PostgreSQLConnections(name, settings, self._error)
 
     @cached_property
     def capabilities(self) -> Capabilities:
-        return Capabilities(dialect="postgres", translator=PostgreSQLTranslator())
+        translator = PostgreSQLTranslator(lambda: self._connections.server_version)
+        return Capabilities(dialect="postgres", translator=translator)
 
     # --- the catalog ---------------------------------------------------------------------------
 
     def list_tables(self) -> Sequence[TableName]:
         where = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_'"
         where += " AND has_table_privilege(c.oid, 'SELECT')"
-        rows = self._rows(_TABLES.format(filter=where) + " ORDER BY 1, 2")
+        rows = self._connections.rows(_TABLES.format(filter=where) + " ORDER BY 1, 2")
         return [TableName((r[0], r[1]), _KINDS[r[2]]) for r in rows]
 
     def resolve(self, path: tuple[str, ...]) -> Sequence[TableInfo]:
@@ -187,23 +185,19 @@ class PostgreSQL:
             where += " AND n.nspname !~ '^pg_'"
         if len(path) > 2:
             where += f" AND lower(current_database()) = lower({_quote(path[-3])})"
-        connection = self._take()
-        fit = False
-        try:
-            with translated(self._error):
-                # The name as written or folded is in an index; only another spelling needs a
-                # scan of the catalog.
-                likely = f"c.relname IN ({name}, lower({name}))"
-                rows = fetch_rows(connection, _TABLES.format(filter=likely + where))
-                if not rows:
-                    anyhow = f"lower(c.relname) = lower({name})"
-                    rows = fetch_rows(connection, _TABLES.format(filter=anyhow + where))
-                rows = _best_match(rows, path)
-                tables = [self._describe(connection, row) for row in rows]
-            fit = True
-            return tables
-        finally:
-            self._give_back(connection, fit)
+        return self._connections.run(lambda connection: self._find(connection, path, name, where))
+
+    def _find(
+        self, connection: Any, path: tuple[str, ...], name: str, where: str
+    ) -> list[TableInfo]:
+        # The name as written or folded is in an index; only another spelling needs a scan of the
+        # catalog.
+        likely = f"c.relname IN ({name}, lower({name}))"
+        found = small_result(connection, _TABLES.format(filter=likely + where))
+        if not found:
+            anyhow = f"lower(c.relname) = lower({name})"
+            found = small_result(connection, _TABLES.format(filter=anyhow + where))
+        return [self._describe(connection, row) for row in _best_match(found, path)]
 
     def _describe(self, connection: Any, row: tuple[Any, ...]) -> TableInfo:
         schema, table, kind, oid, rows, size, provider, collate = row
@@ -211,7 +205,7 @@ class PostgreSQL:
         columns: list[ColumnInfo] = []
         statistics: dict[str, ColumnStatistics] = {}
         count = float(rows) if rows is not None and rows >= 0 else None
-        for r in fetch_rows(connection, _COLUMNS.format(oid=oid)):
+        for r in small_result(connection, _COLUMNS.format(oid=oid)):
             column = _column(r, default)
             columns.append(column)
             if r[10] is not None:
@@ -229,11 +223,13 @@ class PostgreSQL:
             note = "the table has no columns: one stands in for its rows"
             columns.append(ColumnInfo("row", "INTEGER", value_sql="1", note=note))
         keys = [
-            tuple(k[1].split("\x1f")) for k in fetch_rows(connection, _KEYS.format(oid=oid)) if k[2]
+            tuple(k[1].split("\x1f"))
+            for k in small_result(connection, _KEYS.format(oid=oid))
+            if k[2]
         ]
         bases: list[BaseTable] = []
         if tables_are_labelled(self._settings):
-            found = fetch_rows(connection, _BASES.format(oid=oid))
+            found = small_result(connection, _BASES.format(oid=oid))
             bases = [BaseTable((s, n), same) for s, n, same in found]
         return TableInfo(
             source=self.name,
@@ -249,21 +245,7 @@ class PostgreSQL:
 
     def estimate(self, query: FragmentQuery) -> SourceEstimate:
         """The server's own plan; see ``postgresql_plans`` for what is read from it."""
-        connection = self._take()
-        fit = False
-        try:
-            with translated(self._error):
-                rows = _rows_without_copy(connection, f"EXPLAIN (FORMAT JSON) {query.sql}")
-                plan = json.loads(rows[0][0])[0]["Plan"]
-                sizes = {t.name: t.statistics.bytes for t in query.tables}
-                unknown = relations(plan) - {n for n, size in sizes.items() if size is not None}
-                if unknown:
-                    # Partitions, and what is behind a view: EXPLAIN names them, the query does not.
-                    names = ", ".join(_quote(n) for n in sorted(unknown))
-                    sizes |= dict(fetch_rows(connection, _SIZES.format(names=names)))
-            fit = True
-        finally:
-            self._give_back(connection, fit)
+        plan, sizes = self._connections.run(lambda connection: self._plan(connection, query))
         return SourceEstimate(
             rows=float(plan["Plan Rows"]),
             bytes_scanned=scanned_bytes(plan, sizes),
@@ -272,77 +254,35 @@ class PostgreSQL:
             bytes_delivered=delivered_bytes(plan, [t for _, t in query.columns]),
         )
 
+    def _plan(
+        self, connection: Any, query: FragmentQuery
+    ) -> tuple[dict[str, Any], dict[str, float | None]]:
+        """The server's plan, and the bytes of the tables that it reads."""
+        found = small_result(connection, f"EXPLAIN (FORMAT JSON) {query.sql}")
+        plan = json.loads(found[0][0])[0]["Plan"]
+        sizes = {t.name: t.statistics.bytes for t in query.tables}
+        unknown = relations(plan) - {n for n, size in sizes.items() if size is not None}
+        if unknown:
+            # Partitions, and what is behind a view: EXPLAIN names them, the query does not.
+            names = ", ".join(_quote(n) for n in sorted(unknown))
+            sizes |= dict(small_result(connection, _SIZES.format(names=names)))
+        return plan, sizes
+
     # --- connections ---------------------------------------------------------------------------
 
-    def open(self, readers: int = 1) -> AdbcSnapshot:
-        transaction = _Transaction(self, shared=readers > 1)
+    def open(self, readers: int | None = 1) -> AdbcSnapshot:
+        state = SharedState(self._connections, self._error, readers)
         return AdbcSnapshot(
-            self.name, transaction.take, transaction.release, self._error, transaction.close
+            self.name,
+            state.take,
+            state.release,
+            self._error,
+            on_close=state.close,
+            renew=state.renewed,
         )
 
     def close(self) -> None:
-        self._pool.close()
-
-    def _connect(self) -> Any:
-        from adbc_driver_manager import dbapi
-        from adbc_driver_postgresql import dbapi as driver
-
-        settings = self._settings
-        try:
-            connection = driver.connect(settings.connection_uri(), autocommit=True)
-        except dbapi.Error as error:
-            failure = self._error(error)
-            raise OperationalError(
-                failure.message,
-                source=self.name,
-                hint="check host, port, user and password of this source, and that the server runs",
-            ) from None
-        setup = [
-            "SET TimeZone = 'UTC'",
-            "SET search_path = pg_catalog",
-            "SET default_transaction_read_only = on",
-            "SET extra_float_digits = 1",
-            "SET intervalstyle = postgres",
-            # A fragment is one SELECT of explicit joins: let the server order them all.
-            "SET join_collapse_limit = 12",
-            "SET from_collapse_limit = 12",
-        ]
-        if settings.query_timeout:
-            setup.append(f"SET statement_timeout = {int(settings.query_timeout * 1000)}")
-        try:
-            for statement in setup:
-                execute(connection, statement)
-        except Exception as error:
-            quietly(connection.close)
-            raise self._error(error) from None
-        return connection
-
-    def _take(self) -> Any:
-        """A connection that answers: an idle one may have been closed by the server."""
-        connection = self._pool.take()
-        try:
-            execute(connection, "SELECT 1")
-        except Exception:
-            quietly(connection.close)
-            return self._connect()
-        return connection
-
-    def _give_back(self, connection: Any, fit: bool) -> None:
-        if fit:
-            self._pool.give_back(connection)
-        else:
-            quietly(connection.close)
-
-    def _rows(self, sql: str) -> list[tuple[Any, ...]]:
-        connection = self._take()
-        fit = False
-        try:
-            with translated(self._error):
-                rows = fetch_rows(connection, sql)
-            fit = True
-            return rows
-        finally:
-            self._give_back(connection, fit)
+        self._connections.close()
 
     def _error(self, error: BaseException) -> Error:
         return driver_error(self.name, error, self._clean)
@@ -355,78 +295,6 @@ class PostgreSQL:
         text = re.sub(r"\s*Query was: .*", "", text, flags=re.DOTALL)
         text = re.sub(r"\.? ?SQLSTATE: \w+$", "", text.strip())
         return redact(" ".join(text.split()), self._settings.secrets())
-
-
-class _Transaction:
-    """The read-only transaction of one query, on as many connections as it reads at once."""
-
-    def __init__(self, source: PostgreSQL, *, shared: bool) -> None:
-        self._source = source
-        self._shared = shared
-        self._lock = threading.Lock()
-        self._snapshot: str | None = None
-        self._keeper: Any | None = None
-        self._in_use = 0
-
-    def take(self) -> Any:
-        connection = self._source._take()
-        try:
-            with self._lock:
-                if self._shared and self._keeper is None:
-                    keeper = self._source._take()
-                    self._begin(keeper)
-                    self._snapshot = fetch_rows(keeper, "SELECT pg_export_snapshot()")[0][0]
-                    self._keeper = keeper
-            self._begin(connection)
-            if self._snapshot is not None:
-                execute(connection, f"SET TRANSACTION SNAPSHOT '{self._snapshot}'")
-        except Exception as error:
-            quietly(connection.close)
-            raise self._source._error(error) from None
-        with self._lock:
-            self._in_use += 1
-        return connection
-
-    @staticmethod
-    def _begin(connection: Any) -> None:
-        execute(connection, "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-
-    def release(self, connection: Any, fit: bool) -> None:
-        self._end(connection, fit)
-
-    def close(self) -> None:
-        with self._lock:
-            keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            self._end(keeper, True)
-
-    def _end(self, connection: Any, fit: bool) -> None:
-        try:
-            execute(connection, "COMMIT" if fit else "ROLLBACK")
-        except Exception:
-            quietly(connection.close)
-            return
-        self._source._give_back(connection, True)
-
-
-def execute(connection: Any, sql: str) -> None:
-    """Runs a statement without a result."""
-    cursor = connection.cursor()
-    try:
-        cursor.execute(sql)
-    finally:
-        quietly(cursor.close)
-
-
-def _rows_without_copy(connection: Any, sql: str) -> list[tuple[Any, ...]]:
-    """The rows of a statement that COPY does not take, such as EXPLAIN."""
-    cursor = connection.cursor()
-    try:
-        cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
-        cursor.execute(sql)
-        return list(cursor.fetchall())
-    finally:
-        quietly(cursor.close)
 
 
 def _quote(text: str) -> str:

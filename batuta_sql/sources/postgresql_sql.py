@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sqlglot import exp
 
@@ -30,6 +30,10 @@ _PARTS = {
 }
 _PARTS |= {"DAYOFYEAR": _PARTS["DOY"], "DAYOFWEEK": _PARTS["DOW"], "WEEKDAY": _PARTS["DOW"]}
 
+_HASHES_ARRAYS = 140_000
+"""From PostgreSQL 14 on ``= ANY`` of a constant array is a look-up in a hash table; before, each
+row is compared with every item."""
+
 
 class PostgreSQLTranslator(DatePartMethods, PushTranslator):
     """DuckDB's meaning in PostgreSQL's words."""
@@ -38,9 +42,19 @@ class PostgreSQLTranslator(DatePartMethods, PushTranslator):
     name = "postgresql"
     most_keys = 500_000
 
+    def __init__(self, version: Callable[[], int | None] = lambda: None) -> None:
+        """:param version: gives ``server_version_num``; None where it is not known."""
+        super().__init__()
+        self._version = version
+
     def among_keys(self, subject: Expr, type_: str, marker: Expr) -> Expr:
-        # One literal: a list is parsed item by item. PostgreSQL counts it for its plan.
-        return in_unnested(subject, exp.cast(marker, f"{type_}[]", dialect="duckdb"))
+        # One literal: a list is parsed item by item.
+        keys = exp.cast(marker, f"{type_}[]", dialect="duckdb")
+        version = self._version()
+        if version is not None and version < _HASHES_ARRAYS:
+            return in_unnested(subject, keys)
+        # Estimated by its values, looked up in a hash table, and no hindrance to parallel workers.
+        return exp.EQ(this=subject, expression=exp.Any(this=exp.Paren(this=keys)))
 
     def key_text(self, type_: str, values: Sequence[str]) -> str:
         if type_ == "VARCHAR":

@@ -217,7 +217,7 @@ class Snowflake:
 
     # --- connections ---------------------------------------------------------------------------
 
-    def open(self, readers: int = 1) -> AdbcSnapshot:
+    def open(self, readers: int | None = 1) -> AdbcSnapshot:
         tag = f"batuta-sql {uuid.uuid4().hex}"
 
         def prepare(cursor: Any) -> None:

@@ -204,7 +204,7 @@ class SQLite:
 
     # --- connections ---------------------------------------------------------------------------
 
-    def open(self, readers: int = 1) -> SQLiteSnapshot:
+    def open(self, readers: int | None = 1) -> SQLiteSnapshot:
         return SQLiteSnapshot(self)
 
     def close(self) -> None:

@@ -275,7 +275,7 @@ class Unity(DeltaReader):
 
     # --- reading -------------------------------------------------------------------------------
 
-    def open(self, readers: int = 1) -> UnitySnapshot:
+    def open(self, readers: int | None = 1) -> UnitySnapshot:
         return UnitySnapshot(self)
 
     def estimate(self, query: FragmentQuery) -> SourceEstimate:

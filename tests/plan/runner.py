@@ -111,7 +111,7 @@ class PaperSource:
     def estimate(self, query: FragmentQuery) -> SourceEstimate:
         return SourceEstimate()
 
-    def open(self, readers: int = 1) -> Any:
+    def open(self, readers: int | None = 1) -> Any:
         raise AssertionError("a plan was run")
 
     def close(self) -> None: ...
