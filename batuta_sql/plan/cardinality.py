@@ -105,8 +105,11 @@ class Cardinality:
         left, right = self.rows(node.left), self.rows(node.right)
         rows = left * right
         pairs = equi_pairs(node)
-        for a, b in pairs:
-            rows /= max(self.distinct(a, node.left), self.distinct(b, node.right), 1.0)
+        if pairs:
+            # Of several columns together: as many values as their product, but not more than rows.
+            of_left = math.prod(self.distinct(a, node.left) for a, _ in pairs)
+            of_right = math.prod(self.distinct(b, node.right) for _, b in pairs)
+            rows /= max(min(of_left, left), min(of_right, right), 1.0)
         rows *= _SELECTIVITY["other"] ** (len(conjuncts(node.on)) - len(pairs))
         match node.kind:
             case "SEMI" | "ANTI":
@@ -123,6 +126,14 @@ class Cardinality:
 
     def _selectivity(self, predicate: Expr, node: Relation) -> float:
         match predicate:
+            case exp.Paren():
+                return self._selectivity(predicate.this, node)
+            case exp.And():
+                return self._share(conjuncts(predicate), node)
+            case exp.Or():
+                # As if the branches excluded each other, which constants of one column do.
+                branches = (predicate.this, predicate.expression)
+                return min(1.0, sum(self._share(conjuncts(b), node) for b in branches))
             case exp.EQ(this=exp.Column() as column):
                 if not references(predicate.expression):
                     return 1.0 / max(self.distinct(column.name, node), 1.0)

@@ -175,9 +175,14 @@ class LocalTranslator(DuckDBTranslator):
         return
 
 
+def is_key_test(node: Expr) -> bool:
+    """Whether ``node`` stands for a test of keys."""
+    return isinstance(node, exp.Anonymous) and node.name == KEYS
+
+
 def _key_list(node: Expr) -> Expr:
     """A test of keys, as DuckDB reads them."""
-    if not isinstance(node, exp.Anonymous) or node.name != KEYS:
+    if not is_key_test(node):
         return node
     subject, type_, marker = node.expressions
     if type_.name == "VARCHAR":

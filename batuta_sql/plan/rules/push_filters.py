@@ -6,6 +6,11 @@ from dataclasses import replace
 
 from sqlglot import exp
 
+from batuta_sql.plan.implied_predicates import (
+    COMPARISONS,
+    implied_by_equalities,
+    implied_of_one_side,
+)
 from batuta_sql.plan.relational import (
     Aggregate,
     Apply,
@@ -30,8 +35,7 @@ from batuta_sql.plan.relational import (
     substitute,
 )
 from batuta_sql.plan.rewrite import known_type
-
-_COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE)
+from batuta_sql.plan.rules.group_joins import sites
 
 
 def push_filters(plan: Relation) -> Relation:
@@ -48,7 +52,8 @@ def _push(node: Relation, predicates: list[Expr]) -> Relation:
             if staying:
                 # What comes after a volatile predicate must not run before it.
                 return filtered(_push(node.input, moving), staying + predicates)
-            return _push(node.input, moving + predicates)
+            # The same twice comes of implications, which each run finds again.
+            return _push(node.input, moving + [p for p in predicates if p not in moving])
         case Project():
             return _through_project(node, predicates)
         case Join():
@@ -127,9 +132,13 @@ def _through_join(node: Join, predicates: list[Expr]) -> Relation:
             everything = predicates + on
             stable = [p for p in everything if is_stable(p)]
             volatile = [p for p in everything if not is_stable(p)]
-            stable += _implied(node, stable)
+            stable += implied_by_equalities(node, stable)
             to_left, rest = _split(stable, left_symbols)
             to_right, both = _split(rest, right_symbols)
+            if len(sites(node)) > 1:
+                # A source finds for itself what it can make of its own joins.
+                to_left += implied_of_one_side(both, left_symbols)
+                to_right += implied_of_one_side(both, right_symbols)
             joined = Join(
                 _push(node.left, to_left),
                 _push(node.right, to_right),
@@ -140,6 +149,8 @@ def _through_join(node: Join, predicates: list[Expr]) -> Relation:
         case "LEFT" | "ASOF LEFT" | "ASOF":
             to_left, above = _split(predicates, left_symbols)
             to_right, stay = ([], on) if kind != "LEFT" else _split(on, right_symbols)
+            if kind == "LEFT":
+                to_right += _matching(node, to_left + on, right_symbols)
             stay = stay or ([exp.true()] if kind == "LEFT" else stay)
             return filtered(
                 Join(
@@ -150,6 +161,7 @@ def _through_join(node: Join, predicates: list[Expr]) -> Relation:
         case "RIGHT":
             to_right, above = _split(predicates, right_symbols)
             to_left, stay = _split(on, left_symbols)
+            to_left += _matching(node, to_right + on, left_symbols)
             return filtered(
                 Join(
                     _push(node.left, to_left),
@@ -162,9 +174,11 @@ def _through_join(node: Join, predicates: list[Expr]) -> Relation:
         case "SEMI" | "ANTI":
             to_left = list(predicates)
             to_right, stay = _split(on, right_symbols)
+            to_right += _matching(node, predicates + on, right_symbols)
             if kind == "SEMI":
                 more, stay = _split(stay, left_symbols)
                 to_left += more
+                to_left += _matching(node, to_left + to_right + stay, left_symbols)
             return Join(
                 _push(node.left, to_left),
                 _push(node.right, to_right),
@@ -174,6 +188,12 @@ def _through_join(node: Join, predicates: list[Expr]) -> Relation:
     return filtered(
         replace(node, left=_push(node.left, []), right=_push(node.right, [])), predicates
     )
+
+
+def _matching(node: Join, predicates: list[Expr], side: frozenset[str]) -> list[Expr]:
+    """What the rows of one side have to fulfil to match a row of the other that is kept."""
+    found = implied_by_equalities(node, [p for p in predicates if is_stable(p)])
+    return [p for p in found if references(p) <= side]
 
 
 def _stricter(
@@ -202,6 +222,8 @@ def _rejects_null(predicate: Expr, symbols: frozenset[str]) -> bool:
     def direct(e: Expr) -> bool:
         while isinstance(e, exp.Paren | exp.Neg | exp.Cast) and not isinstance(e, exp.TryCast):
             e = e.this
+        if isinstance(e, exp.Add | exp.Sub | exp.Mul):
+            return direct(e.this) or direct(e.expression)
         return isinstance(e, exp.Column) and e.name in symbols
 
     match predicate:
@@ -219,41 +241,9 @@ def _rejects_null(predicate: Expr, symbols: frozenset[str]) -> bool:
             return direct(test.this)
         case exp.Between() | exp.In() | exp.Like():
             return direct(predicate.this)
-    if isinstance(predicate, _COMPARISONS):
+    if isinstance(predicate, COMPARISONS):
         return direct(predicate.this) or direct(predicate.expression)
     return False
-
-
-def _implied(node: Join, predicates: list[Expr]) -> list[Expr]:
-    """``a = b`` and a test of ``a`` against constants imply the same test of ``b``."""
-    pairs: list[tuple[str, str]] = []
-    for p in predicates:
-        if (
-            isinstance(p, exp.EQ)
-            and isinstance(p.this, exp.Column)
-            and isinstance(p.expression, exp.Column)
-        ):
-            pairs += [(p.this.name, p.expression.name), (p.expression.name, p.this.name)]
-    known = set(predicates)
-    found: list[Expr] = []
-    for p in predicates:
-        used = references(p)
-        if len(used) != 1 or not isinstance(p, (*_COMPARISONS, exp.In, exp.Between)):
-            continue
-        (symbol,) = used
-        for a, b in pairs:
-            if (
-                a != symbol
-                or known_type(node, a) is None
-                or known_type(node, a) != known_type(node, b)
-            ):
-                continue
-            target = column(b)
-            new = substitute(p, {symbol: target}.get)
-            if new not in known:
-                known.add(new)
-                found.append(new)
-    return found
 
 
 def _through_aggregate(node: Aggregate, predicates: list[Expr]) -> Relation:
