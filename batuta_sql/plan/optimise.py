@@ -11,6 +11,7 @@ from batuta_sql.plan.rules.group_joins import group_joins
 from batuta_sql.plan.rules.prune_columns import prune_columns
 from batuta_sql.plan.rules.push_filters import push_filters
 from batuta_sql.plan.rules.push_limits import push_limits
+from batuta_sql.plan.rules.push_semi_joins import push_semi_joins
 
 
 def optimise(
@@ -31,5 +32,6 @@ def optimise(
     plan = decorrelate(plan, fresh)
     plan = push_filters(plan)
     plan = group_joins(plan)
+    plan = push_semi_joins(plan)
     plan = push_limits(plan)
     return prune_columns(plan, needed)
