@@ -14,6 +14,7 @@ from batuta_sql.guards.locality import whereabouts
 from batuta_sql.labels import Labels
 from batuta_sql.plan.placement import Placed
 from batuta_sql.plan.relational import Exchange, Relation
+from batuta_sql.plan.rules.key_filters import Keyed, KeyFilter
 from batuta_sql.provenance import Provenance
 
 
@@ -22,14 +23,17 @@ def permitted_keys(placed: Placed, provenance: Provenance, settings: Settings) -
     if not placed.keyed:
         return placed
     search = _Search(placed, provenance, settings)
-    found = {name: search.obstacle(name) for name in placed.keyed}
     sources = {f.name: f.source for f in placed.fragments}
-    reasons = [f"Keys for {sources[n]}: {r}" for n, r in found.items() if r is not None]
-    return replace(
-        placed,
-        keyed={n: k for n, k in placed.keyed.items() if found[n] is None},
-        kept=tuple(dict.fromkeys([*placed.kept, *reasons])),
-    )
+    kept = list(placed.kept)
+    keyed: dict[str, Keyed] = {}
+    for name, one in placed.keyed.items():
+        allowed = [f for f in one.filters if search.obstacle(name, f) is None]
+        refused = [r for f in one.filters if (r := search.obstacle(name, f)) is not None]
+        kept += [f"Keys for {sources[name]}: {reason}" for reason in refused]
+        fewer = one.only(allowed)
+        if fewer is not None:
+            keyed[name] = fewer
+    return replace(placed, keyed=keyed, kept=tuple(dict.fromkeys(kept)))
 
 
 @dataclass
@@ -37,15 +41,16 @@ class _Search:
     placed: Placed
     provenance: Provenance
     settings: Settings
-    known: dict[str, str | None] = field(default_factory=dict)
+    known: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
-    def obstacle(self, name: str) -> str | None:
-        """Why a fragment may not have its keys; None where it may."""
-        if name not in self.known:
-            self.known[name] = self._obstacle(name)
-        return self.known[name]
+    def obstacle(self, name: str, wanted: KeyFilter) -> str | None:
+        """Why a fragment may not have the keys of one filter; None where it may."""
+        key = (name, wanted.marker)
+        if key not in self.known:
+            self.known[key] = self._obstacle(name, wanted)
+        return self.known[key]
 
-    def _obstacle(self, name: str) -> str | None:
+    def _obstacle(self, name: str, wanted: KeyFilter) -> str | None:
         fragment = next(f for f in self.placed.fragments if f.name == name)
         source = self.settings.sources[fragment.source]
         if not source.receives_keys:
@@ -53,11 +58,8 @@ class _Search:
         if not self.provenance.is_labelled or whereabouts(source).locality == "local":
             return None
         there = self.provenance.labels_of_tables(fragment.tables)
-        for one in self.placed.keyed[name].filters:
-            carried = self._labels(one.producer) - there
-            if carried:
-                return f"they would carry {', '.join(sorted(carried))} there"
-        return None
+        carried = self._labels(wanted.producer) - there
+        return f"they would carry {', '.join(sorted(carried))} there" if carried else None
 
     def _labels(self, relation: Relation) -> Labels:
         """The labels of a relation's rows, and of whatever keys will have chosen them.
@@ -67,8 +69,7 @@ class _Search:
         found = self.provenance.labels_of_relation(relation)
         for node in relation.walk():
             if isinstance(node, Exchange) and node.name in self.placed.keyed:
-                if self.obstacle(node.name) is not None:
-                    continue
                 for one in self.placed.keyed[node.name].filters:
-                    found |= self._labels(one.producer)
+                    if self.obstacle(node.name, one) is None:
+                        found |= self._labels(one.producer)
         return found

@@ -36,24 +36,26 @@ def with_keys(
 
     :param deliveries: what has arrived.
     :param cursor: a cursor of the residual engine where it can be read.
-    :returns: None where the keys turned out to be too many, or of another kind than the column:
-        all rows are fetched then.
+    :returns: None where no keys can be sent: there are too many, or they are of another kind than
+        the column. All rows are fetched then. Of several filters those that can be are.
     """
-    texts: dict[str, str] = {}
-    count = 0
+    values: dict[str, Sequence[str]] = {}
     for one in keyed.filters:
         most = one.distinct * keyed.worth.kept * _KEPT_BEYOND_ESTIMATE
         most = min(keyed.most_keys, max(most, _FEW))
-        values = _keys(one, deliveries, cursor, int(most))
-        if values is None:
-            return None
-        texts[f"'{one.marker}'"] = translator.key_text(one.type, values)
-        count += len(values)
-    if sum(map(len, texts.values())) > MOST_TEXT:
+        keys = _keys(one, deliveries, cursor, int(most))
+        if keys is not None:
+            values[one.marker] = keys
+    sent = keyed.only([f for f in keyed.filters if f.marker in values])
+    if sent is None:
         return None
+    texts = {f"'{f.marker}'": translator.key_text(f.type, values[f.marker]) for f in sent.filters}
     # In one pass: a key may be a text that looks like a marker.
     markers = re.compile("|".join(map(re.escape, texts)))
-    return replace(fragment, sql=markers.sub(lambda m: texts[m[0]], keyed.sql)), count
+    if sum(len(texts[m]) for m in markers.findall(sent.sql)) > MOST_TEXT:
+        return None
+    sql = markers.sub(lambda m: texts[m[0]], sent.sql)
+    return replace(fragment, sql=sql), sum(map(len, values.values()))
 
 
 def _keys(

@@ -84,14 +84,14 @@ def test_only_what_matches_is_moved_and_the_answer_is_the_same(connect: Callable
 def test_the_plan_says_what_waits_for_what(connect: Callable[..., Any]) -> None:
     connection = connect()
     text = connection.explain(SQL)
-    assert "IN (SELECT UNNEST(CAST(<keys of x" in text
+    assert "= ANY(CAST(<keys of x" in text
     assert "for shop" in text
     cursor = connection.execute(SQL)
     cursor.fetchall()
     assert "sent with 10 keys" in str(cursor.plan)
     # What a fragment's sql says is a statement that runs, without the data of another source.
     (fragment,) = [f for f in cursor.plan.fragments if f.source == "crm"]
-    assert "UNNEST" not in fragment.sql
+    assert "ANY" not in fragment.sql
 
 
 def test_no_keys_are_no_rows(connect: Callable[..., Any]) -> None:
@@ -106,6 +106,59 @@ def test_keys_that_are_no_selection_are_not_sent(connect: Callable[..., Any]) ->
     cursor = connect().execute(sql)
     assert len(cursor.fetchall()) == 1000
     assert moved(cursor)["crm"] == ROWS
+
+
+ODD = ROWS // 2
+TWO = """
+SELECT count(*) FROM crm.orders o JOIN shops.shop s ON o.shop = s.id JOIN wanted w ON w.id = o.id
+WHERE s.city = 'Oslo'
+"""
+
+
+@pytest.mark.parametrize(("type_", "sent"), [(pa.int64(), ODD + 10), (pa.float64(), 10)])
+def test_of_several_filters_those_are_sent_that_can_be(
+    connect: Callable[..., Any], type_: pa.DataType, sent: int
+) -> None:
+    """Half of the orders and ten shops; numbers of another kind than the column are no keys."""
+    connection = connect()
+    connection.register("wanted", pa.table({"id": pa.array(range(1, ROWS, 2), type_)}))
+    cursor = connection.execute(TWO)
+    assert cursor.fetchone() == (ROWS // 100,)
+    assert keys(cursor) == sent
+    assert moved(cursor)["crm"] == ROWS // 100
+
+
+SHARED = """
+SELECT s.name, sum(o.total) FROM crm.orders o JOIN shops.shop s ON o.shop = s.id
+WHERE s.city = 'Oslo' GROUP BY 1
+HAVING sum(o.total) > (
+  SELECT sum(o.total) / 1000 FROM crm.orders o JOIN shops.shop s ON o.shop = s.id WHERE {}
+) ORDER BY 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("second", "rows"), [("s.city = 'Oslo'", ROWS // 100), ("s.city <> 'Bonn'", ROWS)]
+)
+def test_a_delivery_with_two_readers_holds_the_rows_of_both(
+    connect: Callable[..., Any], second: str, rows: int
+) -> None:
+    sql = SHARED.format(second)
+    plain, reduced = (connect(semi_joins=how).execute(sql) for how in ("off", "auto"))
+    assert plain.fetchall() == reduced.fetchall() != []
+    assert moved(reduced)["crm"] == rows
+
+
+def test_keys_reach_every_column_that_equals_theirs(connect: Callable[..., Any]) -> None:
+    """The total of a shop is grouped by a column of another name, in a subquery."""
+    sql = """
+        SELECT o.id FROM crm.orders o JOIN shops.shop s ON o.shop = s.id
+        WHERE s.city = 'Oslo'
+          AND o.total >= (SELECT max(i.total) FROM crm.orders i WHERE i.shop = o.shop)
+    """
+    assert connect().explain(sql).count("<keys of") == 2
+    plain, reduced = (connect(semi_joins=how).execute(sql) for how in ("off", "auto"))
+    assert sorted(plain.fetchall()) == sorted(reduced.fetchall()) != []
 
 
 def test_a_frame_of_this_session_asks_for_its_own_rows(connect: Callable[..., Any]) -> None:
@@ -160,6 +213,15 @@ def test_labels_of_a_frame_are_kept_here(connect: Callable[..., Any]) -> None:
     assert cursor.fetchone() == (ROWS // 1000,)
     assert keys(cursor) is None
     assert "they would carry pii there" in connection.explain(sql)
+
+
+def test_one_labelled_filter_does_not_hold_back_the_other(connect: Callable[..., Any]) -> None:
+    connection = connect(shops={"labels": ["pii"]})
+    connection.register("wanted", pa.table({"id": [*range(1, ROWS, 2)]}))
+    cursor = connection.execute(TWO)
+    assert cursor.fetchone() == (ROWS // 100,)
+    assert keys(cursor) == ODD
+    assert "they would carry pii there" in connection.explain(TWO)
 
 
 CHAIN = """

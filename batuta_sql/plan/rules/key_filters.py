@@ -11,8 +11,9 @@ The idea is Bernstein and Chiu's (1981); it pays by the estimate of System R's j
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
 
@@ -80,6 +81,7 @@ class KeyFilter:
     """A column of a fragment is among the keys of a relation here.
 
     :param marker: the text that stands for the keys in the fragment's statement.
+    :param symbol: the column's symbol in the fragment.
     :param column: the table's column, as people write it.
     :param type: its DuckDB type.
     :param distinct: how many values it is thought to have.
@@ -89,6 +91,7 @@ class KeyFilter:
     """
 
     marker: str
+    symbol: str
     column: str
     type: str
     distinct: float
@@ -97,9 +100,15 @@ class KeyFilter:
     keys: float
 
     @property
+    def test(self) -> Expr:
+        """The predicate that a translator writes as its system reads keys."""
+        arguments = [exp.Literal.string(self.type), exp.Literal.string(self.marker)]
+        return exp.Anonymous(this=KEYS, expressions=[column(self.symbol), *arguments])
+
+    @property
     def exchanges(self) -> frozenset[str]:
         """What has to be here before the keys are known."""
-        return frozenset(n.name for n in self.producer.walk() if isinstance(n, Exchange))
+        return _exchanges(self.producer)
 
 
 @dataclass(frozen=True)
@@ -107,13 +116,44 @@ class Keyed:
     """A fragment's statement with key filters, each a marker that the keys replace.
 
     :param rows: rows that it is expected to deliver.
+    :param relation: what the fragment reads, without the filters.
     """
 
     sql: str
     filters: tuple[KeyFilter, ...]
-    most_keys: int
     rows: float
     worth: Worth
+    relation: Relation
+    capabilities: Capabilities
+
+    @property
+    def most_keys(self) -> int:
+        return self.capabilities.translator.most_keys
+
+    def only(self, filters: Sequence[KeyFilter]) -> Keyed | None:
+        """The same with some of its filters; None where there are none left."""
+        if len(filters) == len(self.filters):
+            return self
+        if not filters:
+            return None
+        query, _ = _statement(self.relation, filters, self.capabilities)
+        sql = query.sql(dialect=self.capabilities.dialect)
+        return replace(self, sql=sql, filters=tuple(filters))
+
+
+def _statement(
+    relation: Relation, filters: Sequence[KeyFilter], capabilities: Capabilities
+) -> tuple[exp.Query, tuple[tuple[str, WireColumn], ...]]:
+    narrower = push_filters(filtered(relation, [f.test for f in filters]))
+    return Unparser(capabilities.translator, capabilities).remote_statement(narrower)
+
+
+_PASSES = 3
+_HARDLY_MORE = 1.25
+
+
+def _exchanges(relation: Relation) -> frozenset[str]:
+    return frozenset(n.name for n in relation.walk() if isinstance(n, Exchange))
 
 
 def key_filters(
@@ -128,7 +168,7 @@ def key_filters(
     :param statements: of each Exchange, as it is without keys.
     """
     search = _Search(plan, statements, capabilities, worth)
-    search.visit(plan)
+    search.run()
     return search.keyed()
 
 
@@ -148,6 +188,21 @@ class _Wanted:
     def kept(self) -> float:
         """The share of rows that the filter is thought to keep."""
         return min(1.0, self.keys / max(self.distinct, 1.0))
+
+    @property
+    def exchanges(self) -> frozenset[str]:
+        """What has to be here before the keys are known."""
+        return _exchanges(self.producer)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """A filter that several places may want of one delivery: of what column, by whose keys."""
+
+    consumer: str
+    symbol: str
+    producer: str
+    key: str
 
 
 class _Scaled(Cardinality):
@@ -171,16 +226,27 @@ class _Search:
     worth: Worth
     chosen: dict[str, list[_Wanted]] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
+    settled: set[int] = field(default_factory=set)
+    shared: dict[_Shared, dict[int, _Wanted]] = field(default_factory=dict)
+    """Filters of deliveries that are read in several places, and the places that want them."""
+    shared_taken: set[_Shared] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        names = [n.name for n in self.plan.walk() if isinstance(n, Exchange)]
-        # A delivery that is read in two places has to hold the rows of both.
-        self.once = {n for n in names if names.count(n) == 1}
+        self.readers = Counter(n.name for n in self.plan.walk() if isinstance(n, Exchange))
         self.cardinality = _Scaled(self.shares)
+
+    def run(self) -> None:
+        """Chooses filters, and again as long as those that were chosen make others worth it."""
+        for _ in range(_PASSES):
+            before = sum(map(len, self.chosen.values()))
+            self.visit(self.plan)
+            self._choose_shared()
+            if sum(map(len, self.chosen.values())) == before:
+                return
 
     def visit(self, node: Relation) -> None:
         """From the top down: what an outer join leaves over tells how selective an inner one is."""
-        if isinstance(node, Join):
+        if isinstance(node, Join) and id(node) not in self.settled:
             self._choose(node)
         for below in node.inputs:
             if not isinstance(node, Exchange):
@@ -201,11 +267,33 @@ class _Search:
             saved = self._saved(wanted)
             if wanted and saved is not None and saved > most:
                 best, most = wanted, saved
-        for one in best:
+        if best:
+            self.settled.add(id(node))
+            self._take(best)
+
+    def _take(self, wanted: Sequence[_Wanted]) -> None:
+        for one in wanted:
             self.chosen.setdefault(one.consumer.name, []).append(one)
             self.shares[one.consumer.name] = self.shares.get(one.consumer.name, 1.0) * one.kept
-        if best:
-            self.cardinality = _Scaled(self.shares)
+        self.cardinality = _Scaled(self.shares)
+
+    def _choose_shared(self) -> None:
+        """A delivery that is read in several places has to hold the rows of all of them."""
+        for key, places in list(self.shared.items()):
+            if len(places) < self.readers[key.consumer] or key in self.shared_taken:
+                continue
+            (one, *_) = places.values()
+            saved = self._saved([one])
+            if saved is not None and not self._waits_for(one.exchanges, key.consumer):
+                self.shared_taken.add(key)
+                self._take([one])
+
+    def _waits_for(self, names: frozenset[str], other: str) -> bool:
+        """Whether one of some exchanges waits for ``other``, through others too."""
+        if other in names:
+            return True
+        waited = [w.exchanges for n in names for w in self.chosen.get(n, ())]
+        return any(self._waits_for(more, other) for more in waited)
 
     def _wanted(self, side: Relation, key: str, other: Relation, symbol: str) -> Iterator[_Wanted]:
         producer = producer_of(side, key)
@@ -214,11 +302,11 @@ class _Search:
         relation, key = producer
         if free_symbols(relation):
             return
-        keys = self.cardinality.distinct(key, relation)
+        relation, keys = self._lighter(relation, key)
         source = _scanned(relation, key)
         for consumer, found in consumers_of(other, symbol):
             info = _scanned(consumer.input, found)
-            if consumer.name not in self.once or info is None or not _may_be_key(info.type):
+            if info is None or not _may_be_key(info.type):
                 continue
             if source is not None and not comparable(source.type, info.type):
                 continue
@@ -226,8 +314,24 @@ class _Search:
                 continue
             distinct = self.cardinality.distinct(found, consumer.input)
             wanted = _Wanted(consumer, found, info, relation, key, keys, distinct)
-            if wanted.kept <= self.worth.kept:
-                yield wanted
+            if wanted.kept > self.worth.kept:
+                continue
+            if self.readers[consumer.name] == 1:
+                if not self._waits_for(wanted.exchanges, consumer.name):
+                    yield wanted
+            elif (origin := _exchanged(relation, key)) is not None:
+                shared = _Shared(consumer.name, found, *origin)
+                self.shared.setdefault(shared, {})[id(consumer)] = wanted
+
+    def _lighter(self, relation: Relation, key: str) -> tuple[Relation, float]:
+        """A part of ``relation`` that has hardly more keys and waits for less; and how many."""
+        keys = self.cardinality.distinct(key, relation)
+        while isinstance(relation, Join):
+            side = relation.left if key in relation.left.symbols else relation.right
+            if self.cardinality.distinct(key, side) > keys * _HARDLY_MORE:
+                break
+            relation = side
+        return relation, keys
 
     def _saved(self, wanted: Sequence[_Wanted]) -> float | None:
         """Rows that need not be moved; None where they are too few to wait for the others."""
@@ -260,44 +364,35 @@ class _Search:
         consumer = wanted[0].consumer
         capabilities = self.capabilities[consumer.site]
         filters: list[KeyFilter] = []
-        relation, query = consumer.input, None
+        query = None
         for one in wanted:
             marker = f"keys_{name}_{len(filters) + 1}"
             while marker in self.statements[name].sql:
                 # A constant of the query that looks like one.
                 marker += "_"
-            narrower = filtered(relation, [key_test(one.symbol, one.info.type, marker)])
+            info = one.info
+            found = KeyFilter(
+                marker,
+                one.symbol,
+                info.name,
+                info.type,
+                one.distinct,
+                one.producer,
+                one.key,
+                one.keys,
+            )
             try:
-                statement, columns = Unparser(
-                    capabilities.translator, capabilities
-                ).remote_statement(push_filters(narrower))
+                statement, columns = _statement(consumer.input, [*filters, found], capabilities)
             except NotPushable:
                 continue
-            if columns != self.statements[name].columns:
-                continue
-            relation, query = narrower, statement
-            filters.append(
-                KeyFilter(
-                    marker,
-                    one.info.name,
-                    one.info.type,
-                    one.distinct,
-                    one.producer,
-                    one.key,
-                    one.keys,
-                )
-            )
+            if columns == self.statements[name].columns:
+                query = statement
+                filters.append(found)
         if query is None:
             return None
         rows = self.cardinality.rows(consumer)
         sql = query.sql(dialect=capabilities.dialect)
-        return Keyed(sql, tuple(filters), capabilities.translator.most_keys, rows, self.worth)
-
-
-def key_test(symbol: str, type_: str, marker: str) -> Expr:
-    """The predicate that a translator writes as its system reads keys."""
-    arguments = [column(symbol), exp.Literal.string(type_), exp.Literal.string(marker)]
-    return exp.Anonymous(this=KEYS, expressions=arguments)
+        return Keyed(sql, tuple(filters), rows, self.worth, consumer.input, capabilities)
 
 
 def _may_be_key(type_: str) -> bool:
@@ -358,8 +453,9 @@ def _repeatable(node: Relation) -> bool:
 def consumers_of(node: Relation, symbol: str) -> list[tuple[Exchange, str]]:
     """The exchanges whose rows may be left out where ``symbol`` of ``node`` has no match."""
     match node:
-        case Exchange(delivered=None):
-            return [(node, symbol)]
+        case Exchange():
+            # What another reader of the same delivery added to it is not in this one's input.
+            return [(node, symbol)] if symbol in node.input.symbols else []
         case Filter() | Sort() | Distinct(on=()):
             return consumers_of(node.inputs[0], symbol)
         case Apply() if symbol != node.symbol:
@@ -383,6 +479,16 @@ def consumers_of(node: Relation, symbol: str) -> list[tuple[Exchange, str]]:
             left, right = next((a, b) for s, a, b in node.columns if s == symbol)
             return consumers_of(node.left, left) + consumers_of(node.right, right)
     return []
+
+
+def _exchanged(node: Relation, symbol: str) -> tuple[str, str] | None:
+    """The delivery that ``node`` is, renamed at most, and the symbol's name in it."""
+    while isinstance(node, Project):
+        value = dict(node.assignments)[symbol]
+        if not isinstance(value, exp.Column):
+            return None
+        node, symbol = node.input, value.name
+    return (node.name, symbol) if isinstance(node, Exchange) else None
 
 
 def _scanned(node: Relation, symbol: str) -> ColumnInfo | None:
