@@ -55,6 +55,7 @@ check: $(VENV)/.stamp
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.stamp .cache/tpc/.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 clean:

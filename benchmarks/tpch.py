@@ -20,6 +20,7 @@ from sqlglot import exp
 
 import batuta_sql
 from batuta_sql.demo.postgres_server import PostgresServer
+from benchmarks.link import Link
 from tests.tpc.keys import PRIMARY_KEYS
 from tests.tpc.placements import query_text
 
@@ -37,13 +38,14 @@ QUERIES = range(1, 23)
 
 @dataclass(frozen=True)
 class Measured:
-    """One query.
+    """One query over one link.
 
     :param seconds: median of the runs, from execute to the last row.
     :param planning: seconds, median, with a warm catalog.
     :param rows: moved from the sources.
-    :param bytes: moved, in Arrow memory.
+    :param wire: bytes that went over the link, both ways, in one run.
     :param read: rows of all tables that the query names, each table counted once.
+    :param memory: the most that this process held in one run: resident bytes.
     :param fallbacks: why parts ran through the fallback scan.
     """
 
@@ -51,9 +53,10 @@ class Measured:
     seconds: float
     planning: float
     rows: int
-    bytes: int
+    wire: int
     fragments: int
     read: int
+    memory: int
     fallbacks: tuple[str, ...]
 
 
@@ -137,15 +140,26 @@ def connect(uris: dict[str, str]) -> Any:
     return batuta_sql.connect({"catalog_ttl": 3600, "cost": cost, "sources": sources})
 
 
-def measure(connection: Any, number: int, rows: dict[str, int], runs: int) -> Measured:
-    """Runs a query once to warm up and ``runs`` times to measure."""
+def measure(
+    connection: Any, number: int, rows: dict[str, int], runs: int, link: Link, counted: Any
+) -> Measured:
+    """Runs a query once to warm up and ``runs`` times to measure.
+
+    :param counted: a connection through ``link``, by which the bytes of one run are counted.
+    """
     sql, tables = placed(number)
+    _run(counted, sql)
+    before = link.carried().both
+    _run(counted, sql)
+    wire = link.carried().both - before
     seconds: list[float] = []
     planning: list[float] = []
+    memory: list[int] = []
     metrics: dict[str, Any] = {}
     fallbacks: tuple[str, ...] = ()
     for attempt in range(runs + 1):
         with closing(connection.cursor()) as cursor:
+            forget_peak_memory()
             started = time.perf_counter()
             cursor.execute(sql)
             cursor.fetch_arrow_table()
@@ -155,59 +169,36 @@ def measure(connection: Any, number: int, rows: dict[str, int], runs: int) -> Me
         if attempt:
             seconds.append(taken)
             planning.append(metrics["planning_seconds"])
+            memory.append(peak_memory())
     return Measured(
         number,
         statistics.median(seconds),
         statistics.median(planning),
         metrics["rows"],
-        metrics["bytes"],
+        wire,
         len(metrics["fragments"]),
         sum(rows[t] for t in tables),
+        max(memory),
         fallbacks,
     )
 
 
-PEER = """
-import importlib, json, statistics, sys, time
-from pathlib import Path
-import duckdb
-uris, queries, runs = json.loads(sys.stdin.read())
-con = duckdb.connect()
-package = importlib.import_module("duckdb_extension_postgres_scanner")
-(binary,) = (Path(package.__file__).parent / "extensions").rglob("*.duckdb_extension")
-con.execute(f"LOAD '{binary}'")
-for name, uri in uris.items():
-    con.execute(f"ATTACH '{uri}' AS {name} (TYPE postgres, READ_ONLY)")
-for number, sql in queries:
-    taken = []
-    for attempt in range(runs + 1):
-        started = time.perf_counter()
-        con.sql(sql).arrow()
-        taken.append(time.perf_counter() - started)
-    print(number, statistics.median(taken[1:]), flush=True)
-"""
+def _run(connection: Any, sql: str) -> None:
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(sql)
+        cursor.fetch_arrow_table()
 
 
-def peer_seconds(uris: dict[str, str], runs: int) -> dict[int, float] | str:
-    """DuckDB 1.5.5 with its postgres extension on the same servers; a text says why not."""
-    import json
+def forget_peak_memory() -> None:
+    """The peak of resident memory starts again (Linux: proc(5), clear_refs)."""
+    Path("/proc/self/clear_refs").write_text("5")
 
-    queries = [(n, placed(n)[0]) for n in QUERIES]
-    try:
-        done = subprocess.run(
-            [str(TPC_PYTHON), "-c", PEER],
-            input=json.dumps([uris, queries, runs]),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=3600,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return type(error).__name__
-    found = {int(n): float(s) for n, s in (line.split() for line in done.stdout.splitlines())}
-    if done.returncode and not found:
-        return (done.stderr.strip().splitlines() or ["it failed"])[-1]
-    return found
+
+def peak_memory() -> int:
+    """Bytes: the most that this process has held since ``forget_peak_memory``."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def import_seconds(statement: str, runs: int = 10) -> float:
