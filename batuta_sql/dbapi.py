@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -31,11 +32,13 @@ from batuta_sql.health import SourceCheck, check_sources
 from batuta_sql.labels import KEY, ColumnLabels, TableLabels, check_label, labels_of_schema
 from batuta_sql.plan.cost import Estimate
 from batuta_sql.planview import Plan, estimate_of
+from batuta_sql.profile import default_file, read, write
 from batuta_sql.provenance import ColumnLineage
 from batuta_sql.query import Query, Session
 from batuta_sql.sources.embedded import EmbeddedSource
 from batuta_sql.sources.registry import make_source
 from batuta_sql.statements import Outcome, run_statement
+from batuta_sql.tuning import PROBES, Proposal, Tuned, measure, proposal
 
 if TYPE_CHECKING:
     from batuta_sql.config import Settings
@@ -102,6 +105,8 @@ class Connection:
             settings,
             Costing(sources, settings.sources, settings.cost, confirm),
         )
+        self._profile_file = Path(settings.profile_file or default_file())
+        self._read_profile()
         self._lock = threading.Lock()
         self._running: set[Query] = set()
         self._closed = False
@@ -216,6 +221,49 @@ class Connection:
         """Asks every source for its tables, all at once; a failure is part of the answer."""
         self._check_open()
         return check_sources(self._session.sources, self._gate)
+
+    def _read_profile(self) -> None:
+        known = read(self._profile_file)
+        costing = self._session.costing
+        found = {n: known.get((n, costing.place(n))) for n in self._session.sources}
+        self._measured = {n: m for n, m in found.items() if m is not None}
+        self._session.rates = {n: m.rates for n, m in self._measured.items()}
+
+    def proposals(self, sources: Sequence[str] = ()) -> list[Proposal]:
+        """What measuring sources will take at the most; nothing is asked of them.
+
+        :param sources: their names; none: all that can be measured.
+        :raises NotSupportedError: for a named source of a kind that cannot be measured.
+        :raises ProgrammingError: for one that is not configured.
+        """
+        self._check_open()
+        for name in sources:
+            if name not in self._settings.sources:
+                raise unknown_source(name, self._session.sources)
+        found: list[Proposal] = []
+        for name, settings in self._settings.sources.items():
+            if name in sources or (not sources and self._session.sources[name].kind in PROBES):
+                found.append(proposal(name, settings))
+        return found
+
+    def tune(self, sources: Sequence[str] = ()) -> list[Tuned]:
+        """Measures how fast sources are, stores that, and plans by it from now on.
+
+        Runs small statements that read no table; ``proposals`` says beforehand what they take.
+
+        :raises OSError: where the profile cannot be written.
+        """
+        session = self._session
+        tuned: list[Tuned] = []
+        for one in self.proposals(sources):
+            self._gate.check(one.source)
+            place = session.costing.place(one.source)
+            with closing(session.engine.cursor()) as cursor:
+                now = measure(session.sources[one.source], place, cursor)
+            tuned.append(Tuned(now, self._measured.get(one.source)))
+        write(self._profile_file, {(t.now.source, t.now.place): t.now for t in tuned})
+        self._read_profile()
+        return tuned
 
     def plan(self, sql: str, parameters: ParameterValues | None = None) -> Plan:
         """The placed plan of a query; nothing is run."""

@@ -48,6 +48,7 @@ from batuta_sql.key_permission import permitted_keys
 from batuta_sql.labels import TableLabels
 from batuta_sql.plan.optimise import optimise
 from batuta_sql.plan.placement import Fragment, Placed, place, scan_fragment
+from batuta_sql.plan.rates import RatesOf
 from batuta_sql.plan.relational import (
     CommonScan,
     Exchange,
@@ -90,6 +91,8 @@ class Session:
     views: dict[str, exp.Expr] = field(default_factory=dict)
     labels: dict[str, TableLabels] = field(default_factory=dict)
     """The labels of registered frames and local tables, by lower-cased name."""
+    rates: RatesOf = field(default_factory=dict)
+    """Of the sources that were measured."""
 
     @property
     def sources(self) -> Mapping[str, Source]:
@@ -182,7 +185,7 @@ class Query:
         fallbacks = tuple(n for n in plan.walk() if isinstance(n, LocalScan) and n.reason)
         capabilities = _CapabilitiesOf(self.session.sources)
         worth = _WORTH[self.session.settings.semi_joins]
-        placed = place(plan, outputs, capabilities, fallbacks, worth)
+        placed = place(plan, outputs, capabilities, fallbacks, worth, self.session.rates)
         self.placed = permitted_keys(placed, self.provenance, self.session.settings)
         self.runs = [FragmentRun(f) for f in self.placed.fragments]
         self._expect_scans([t for f in fallbacks for t in f.tables])

@@ -31,6 +31,7 @@ def text(result: dict[str, Any], picture: str) -> str:
         "- Seconds: median of the runs, from the call of execute to the last row, after one run to"
         " warm up. DuckDB: version 1.5.5 with its own postgres extension, same servers, right"
         " before.",
+        "- Batuta's sources were measured before, as by `batuta-sql tune`, over each link.",
         "- Bytes: what went over the link in one run, both ways, counted by a forwarder.",
         "- Floor: DuckDB 1.5.5 with all tables in its memory: nothing is moved.",
         "- Memory: the most that the process held during the query, its libraries included.",

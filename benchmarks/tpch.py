@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,13 +132,23 @@ def placed(number: int) -> tuple[str, set[str]]:
     return text, tables
 
 
-def connect(uris: dict[str, str]) -> Any:
+@contextmanager
+def connect(uris: Mapping[str, str]) -> Iterator[Any]:
+    """A connection whose sources have been measured, as ``batuta-sql tune`` does."""
     sources = {
         name: {"kind": "postgresql", "uri": uri, "locality": "local"} for name, uri in uris.items()
     }
-    # No TTL: planning is measured with a catalog that is known.
-    cost = {"history": False}
-    return batuta_sql.connect({"catalog_ttl": 3600, "cost": cost, "sources": sources})
+    with tempfile.TemporaryDirectory() as folder:
+        # No TTL: planning is measured with a catalog that is known.
+        config = {
+            "catalog_ttl": 3600,
+            "cost": {"history": False},
+            "profile_file": str(Path(folder) / "profile.json"),
+            "sources": sources,
+        }
+        with batuta_sql.connect(config) as connection:
+            connection.tune()
+            yield connection
 
 
 def measure(

@@ -71,6 +71,7 @@ def parse(run: Run, tokens: list[str], sealed: list[str] | None = None) -> Chose
         commands.search,
         commands.seal,
         commands.doctor,
+        commands.tune,
     ):
         app.command(command)
     found: list[Chosen] = []
@@ -368,6 +369,38 @@ class Commands:
 
         return doctor.examine(self.config, self._connect, as_json=json)
 
+    def tune(self, *source: str, yes: bool = False, json: bool = False) -> int:
+        """Measure how fast sources and the ways to them are; plans are then made by that.
+
+        No table is read. What it takes is said before; where that has a price, it is asked for.
+
+        Parameters
+        ----------
+        source
+            Measure these sources only.
+        yes
+            Answer yes to the question about the price.
+        json
+            For programs.
+        """
+        from batuta_sql.cli import tuning
+
+        connection = self._connect()
+        proposals = connection.proposals(source)
+        if not proposals:
+            raise UsageError("none of the sources is of a kind that can be measured")
+        tuning.print_proposals(proposals)
+        if not yes and any(p.usd for p in proposals):
+            self._ask("Measure? [y/N] ")
+        tuned = connection.tune([p.source for p in proposals])
+        if json:
+            from batuta_sql.cli import listings
+
+            listings.print_json([tuning.values(t) for t in tuned])
+        else:
+            tuning.print_tuned(tuned)
+        return 0
+
     # --- inside --------------------------------------------------------------------------------
 
     def _connect(self, **options: Any) -> Connection:
@@ -377,6 +410,15 @@ class Commands:
             raise self.refusal
         self._run.connection = connect(self.config, **options)
         return self._run.connection
+
+    def _ask(self, question: str) -> None:
+        """:raises UsageError: where the answer is no, or nobody is there to be asked."""
+        from batuta_sql.cli import terminal
+
+        if not terminal.is_there():
+            raise UsageError("it has a price, and there is no terminal to ask on: give --yes")
+        if not terminal.answered_yes(question, self._run.interrupted):
+            raise UsageError("nothing was measured")
 
     def _show_plan(self, sql: str, *, as_json: bool) -> int:
         from batuta_sql.cli import costs, listings

@@ -23,11 +23,7 @@ def confirmation(interrupted: threading.Event) -> Callable[[Estimate], bool] | N
 
     :param interrupted: set when Ctrl-C was pressed, which another thread is told of.
     """
-    if not sys.stderr.isatty():
-        return None
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY))
-    except OSError:
+    if not is_there():
         return None
 
     def ask(estimate: Estimate) -> bool:
@@ -36,6 +32,17 @@ def confirmation(interrupted: threading.Event) -> Callable[[Estimate], bool] | N
         return answered_yes(question(estimate), interrupted)
 
     return ask
+
+
+def is_there() -> bool:
+    """Whether somebody can be asked."""
+    if not sys.stderr.isatty():
+        return False
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY))
+    except OSError:
+        return False
+    return True
 
 
 def answered_yes(question: str, interrupted: threading.Event) -> bool:

@@ -1,0 +1,115 @@
+"""How fast a source and the way to it are, and what that makes of a plan: seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sqlglot import exp
+
+from batuta_sql.plan.cardinality import Cardinality
+from batuta_sql.plan.relational import Aggregate, Distinct, Join, Relation, Scan
+from batuta_sql.plan.rewrite import known_type
+from batuta_sql.plan.types import is_integer
+
+_WIDTHS = {"BOOLEAN": 1, "SMALLINT": 2, "INTEGER": 4, "DATE": 4, "FLOAT": 4, "UUID": 16}
+_TEXT_WIDTH = 16.0
+_NUMBER_WIDTH = 8.0
+_FIELD_BYTES = 4.0
+"""What goes before each value in PostgreSQL's binary COPY; others are much alike."""
+
+_FEW_GROUPS = 10_000
+"""So many groups stay in a processor's cache, and in a source's memory for one operation."""
+
+_FEW_TIMES = 6.0
+"""How much faster a source groups into few groups than into many, roughly."""
+
+_DISTINCT_TIMES = 0.5
+"""How much slower where each group counts distinct values: rows are sorted for that."""
+
+_JOIN_TIMES = 2.5
+"""How much faster it joins by hash than it groups, roughly."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What was measured of a source (``batuta_sql.tuning``).
+
+    :param latency: seconds from a small statement to its answer.
+    :param bytes_per_second: that arrive, of wide rows.
+    :param rows_per_second: that arrive, of narrow rows: the source's, the driver's and our work.
+    :param grouped_per_second: rows that the source groups into about as many groups.
+    :param grouped_here_per_second: the same in the residual engine.
+    """
+
+    latency: float
+    bytes_per_second: float
+    rows_per_second: float
+    grouped_per_second: float
+    grouped_here_per_second: float
+
+
+@dataclass
+class SecondsOf:
+    """Seconds that one source's part of a plan takes, at the source, on the way and here.
+
+    What every placement has to do in the same way, reading the tables, is left out.
+    """
+
+    rates: Rates
+    cardinality: Cardinality
+    _here: dict[int, float] = field(default_factory=dict)
+
+    def pushed(self, node: Relation) -> float:
+        """The whole of ``node`` at the source, and its rows brought here."""
+        return self._at_source(node) + self.delivery(node)
+
+    def split(self, node: Relation) -> float:
+        """``node`` itself here, and each input wherever that is quicker."""
+        return self._operator(node, self.rates.grouped_here_per_second) + sum(
+            min(self.pushed(i), self.split(i)) if i.inputs else self.pushed(i) for i in node.inputs
+        )
+
+    def delivery(self, node: Relation) -> float:
+        rows = self.cardinality.rows(node)
+        size = rows * sum(_FIELD_BYTES + _width(node, s) for s in node.symbols)
+        by_rows, by_bytes = rows / self.rates.rows_per_second, size / self.rates.bytes_per_second
+        return self.rates.latency + max(by_rows, by_bytes)
+
+    def _at_source(self, node: Relation) -> float:
+        return sum(self._operator(n, self.rates.grouped_per_second) for n in node.walk())
+
+    def _operator(self, node: Relation, grouped_per_second: float) -> float:
+        """Seconds that one operator takes by itself."""
+        match node:
+            case Aggregate():
+                rows, groups = self.cardinality.rows(node.input), self.cardinality.rows(node)
+                times = _FEW_TIMES if groups < _FEW_GROUPS else 1.0
+                if any(e.find(exp.Distinct) for _, e in node.aggregates):
+                    times = _DISTINCT_TIMES
+                return rows / (grouped_per_second * times)
+            case Distinct():
+                return self.cardinality.rows(node.input) / grouped_per_second
+            case Join():
+                rows = sum(self.cardinality.rows(i) for i in node.inputs)
+                return rows / (grouped_per_second * _JOIN_TIMES)
+        return 0.0
+
+
+def _width(node: Relation, symbol: str) -> float:
+    """Bytes of a value, on average."""
+    for inner in node.walk():
+        if isinstance(inner, Scan):
+            column = dict(inner.columns).get(symbol)
+            if column is not None:
+                known = inner.table.statistics.columns.get(column.name)
+                if column.type == "VARCHAR" and known is not None and known.width is not None:
+                    return known.width
+    type_ = known_type(node, symbol)
+    if type_ is None or is_integer(type_):
+        return float(_WIDTHS.get(type_ or "", _NUMBER_WIDTH))
+    return _TEXT_WIDTH if type_ == "VARCHAR" else float(_WIDTHS.get(type_, _NUMBER_WIDTH))
+
+
+RatesOf = Mapping[str, Rates]
+"""By source; one that was never measured is not in it."""
