@@ -17,6 +17,10 @@ from batuta_sql.provenance import ColumnLineage, LabelOrigin, column_lineage
 from batuta_sql.query import FragmentRun, Query
 
 
+_FAR_OFF = 3.0
+"""From here on an estimate is called wrong."""
+
+
 @dataclass
 class PlannedFragment:
     """A fragment of a plan and, after the run, what it took.
@@ -186,7 +190,18 @@ class Plan:
         if run is None or run.rows is None:
             return []
         took = f"{run.rows:,} rows, {run.bytes or 0:,} bytes, {run.seconds or 0:.3f} s"
-        return [took if run.keys is None else f"{took}, sent with {run.keys:,} keys"]
+        sent = f", sent with {run.keys:,} keys" if run.keys is not None else ""
+        return [took + sent + self._beside(fragment, run)]
+
+    def _beside(self, fragment: Fragment, run: PlannedFragment) -> str:
+        """What was expected of a fragment that has run."""
+        keyed = self._placed.keyed.get(fragment.name) if self._placed is not None else None
+        expected = keyed.rows if keyed is not None and run.keys is not None else fragment.rows
+        if expected is None or run.rows is None:
+            return ""
+        low, high = sorted((max(expected, 1.0), max(float(run.rows), 1.0)))
+        off = f": off by {high / low:,.0f} times" if high / low >= _FAR_OFF else ""
+        return f"; about {expected:,.0f} rows were expected{off}"
 
 
 def estimate_of(query: Query) -> Estimate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_the_plan_says_what_waits_for_what(connect: Callable[..., Any]) -> None:
     assert "for shop" in text
     cursor = connection.execute(SQL)
     cursor.fetchall()
-    assert "sent with 10 keys" in str(cursor.plan)
+    assert re.search(r"sent with 10 keys; about \d+ rows were expected", str(cursor.plan))
     # What a fragment's sql says is a statement that runs, without the data of another source.
     (fragment,) = [f for f in cursor.plan.fragments if f.source == "crm"]
     assert "ANY" not in fragment.sql
