@@ -16,7 +16,6 @@ from batuta_sql.plan.placement import Fragment
 from batuta_sql.provenance import ColumnLineage, LabelOrigin, column_lineage
 from batuta_sql.query import FragmentRun, Query
 
-
 _FAR_OFF = 3.0
 """From here on an estimate is called wrong."""
 
@@ -60,6 +59,11 @@ class PlannedFragment:
     def keys(self) -> int | None:
         """How many keys of other fragments' rows went with it; None where it was sent as it is."""
         return self._run.keys
+
+    @property
+    def connections(self) -> int:
+        """How many connections read it at once."""
+        return self._run.connections
 
     @property
     def estimate(self) -> Estimate:
@@ -127,6 +131,7 @@ class Plan:
                 "bytes": f.bytes,
                 "seconds": f.seconds,
                 "keys": f.keys,
+                "connections": f.connections,
                 "billed": f._run.usage,
                 "estimate": estimate,
             }
@@ -191,7 +196,8 @@ class Plan:
             return []
         took = f"{run.rows:,} rows, {run.bytes or 0:,} bytes, {run.seconds or 0:.3f} s"
         sent = f", sent with {run.keys:,} keys" if run.keys is not None else ""
-        return [took + sent + self._beside(fragment, run)]
+        by = f", by {run.connections} connections" if run.connections > 1 else ""
+        return [took + by + sent + self._beside(fragment, run)]
 
     def _beside(self, fragment: Fragment, run: PlannedFragment) -> str:
         """What was expected of a fragment that has run."""

@@ -36,7 +36,7 @@ class Measured(BaseModel):
     measured: datetime
     latency: float = Field(gt=0)
     bytes_per_second: float = Field(gt=0)
-    rows_per_second: float = Field(gt=0)
+    values_per_second: float = Field(gt=0)
     grouped_per_second: float = Field(gt=0)
     grouped_here_per_second: float = Field(gt=0)
 
@@ -49,7 +49,7 @@ class Measured(BaseModel):
         return Rates(
             self.latency,
             self.bytes_per_second,
-            self.rows_per_second,
+            self.values_per_second,
             self.grouped_per_second,
             self.grouped_here_per_second,
         )

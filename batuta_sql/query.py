@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 import threading
 import time
@@ -105,6 +106,7 @@ class FragmentRun:
 
     :param usage: what its source billed.
     :param keys: how many keys were sent with it; None where it was sent as it is.
+    :param connections: how many read it at once.
     """
 
     fragment: Fragment
@@ -113,6 +115,7 @@ class FragmentRun:
     seconds: float | None = None
     usage: Usage | None = None
     keys: int | None = None
+    connections: int = 1
 
 
 class Query:
@@ -411,19 +414,28 @@ class Query:
             reduced = with_keys(fragment, keyed, deliveries, self.cursor, translator)
             if reduced is not None:
                 fragment, count = reduced
-        fetch = Fetch(fragment, self._snapshot(fragment.source), self.stop, timeout, most)
+        degree = self._degree(fragment)
+        fetch = Fetch(fragment, self._snapshot(fragment.source), self.stop, timeout, most, degree)
         fetch.metrics.keys = count
         self.fetches.append(fetch)
         return fetch
+
+    def _degree(self, fragment: Fragment) -> int:
+        """How many connections may read a fragment at once."""
+        mine = sum(r.fragment.source == fragment.source for r in self.runs)
+        settings = self.session.settings
+        cores = settings.threads or os.cpu_count() or 1
+        return min(settings.sources[fragment.source].max_connections // max(mine, 1), cores)
 
     def _snapshot(self, source: str) -> Snapshot:
         with self._snapshot_lock:
             found = self._snapshots.get(source)
             if found is None:
-                mine = [r for r in self.runs if r.fragment.source == source]
+                mine = [r.fragment for r in self.runs if r.fragment.source == source]
                 scans = self.placed is None or bool(self.placed.fallbacks)
                 # The fallback scans when and as often as DuckDB asks.
-                readers = None if scans else max(len(mine), 1)
+                parts = [len(f.parts(self._degree(f))) or 1 for f in mine]
+                readers = None if scans else max(sum(parts), 1)
                 found = self.session.sources[source].open(readers)
                 self._snapshots[source] = found
             return found
@@ -485,7 +497,7 @@ class Query:
             if fetch is not None:
                 run.rows, run.bytes = fetch.metrics.rows, fetch.metrics.bytes
                 run.seconds, run.usage = fetch.metrics.seconds, fetch.metrics.usage
-                run.keys = fetch.metrics.keys
+                run.keys, run.connections = fetch.metrics.keys, fetch.metrics.connections
 
     def cancel(self) -> None:
         """Ends the query from any thread: remote statements first."""

@@ -24,10 +24,12 @@ from batuta_sql.sources.base import FragmentQuery, Source
 _LONG_ENOUGH = 0.25
 _GROWTH = 4
 _FIRST_ROWS = 20_000
-_MOST_ROWS = 1_280_000
-_ROW_BYTES = 14
+_MOST_ROWS = 320_000
+_VALUES = 4
+_ROW_BYTES = 50
 _WIDE_BYTES = 1024
 _MOST_WIDE_ROWS = 32_768
+_MOST_GROUPED_ROWS = 1_280_000
 _HERE_ROWS = 4_000_000
 _ROWS_OF_A_GROUP = 4
 _REPEATS = 5
@@ -41,7 +43,7 @@ class Probe:
     """Statements of one dialect; ``{rows}`` and ``{groups}`` are filled in.
 
     :param one: gives one row.
-    :param narrow: gives ``{rows}`` rows of one 8-byte integer.
+    :param narrow: gives ``{rows}`` rows of two integers, a date and a short text.
     :param wide: gives ``{rows}`` rows of one text of 1,024 bytes that does not compress well.
     :param grouped: groups ``{rows}`` rows into ``{groups}`` and gives one row.
     """
@@ -55,7 +57,9 @@ class Probe:
 PROBES: Mapping[str, Probe] = {
     "postgresql": Probe(
         one="SELECT 1 AS a",
-        narrow="SELECT generate_series(1, {rows})::int8 AS a",
+        narrow="SELECT i AS a, CAST((i * 1.25) * 100 AS int8) AS b,"
+        " DATE '2000-01-01' + i % 1000 AS c, 'text ' || i % 100 AS d"
+        " FROM (SELECT generate_series(1, {rows}) AS i) AS s",
         wide="SELECT (SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 32))"
         " || left(i::text, 0) AS a FROM generate_series(1, {rows}) AS t(i)",
         grouped="SELECT count(*) AS a FROM (SELECT i % {groups} FROM"
@@ -130,8 +134,8 @@ def measure(source: Source, place: str, cursor: duckdb.DuckDBPyConnection) -> Me
         rates = Rates(
             latency=latency,
             bytes_per_second=_WIDE_BYTES * rate(probe.wide, "VARCHAR", _MOST_WIDE_ROWS, 512),
-            rows_per_second=rate(probe.narrow, "BIGINT", _MOST_ROWS),
-            grouped_per_second=rate(probe.grouped, "BIGINT", _MOST_ROWS),
+            values_per_second=_VALUES * rate(probe.narrow, "BIGINT", _MOST_ROWS),
+            grouped_per_second=rate(probe.grouped, "BIGINT", _MOST_GROUPED_ROWS),
             grouped_here_per_second=_grouped_here(cursor),
         )
     return Measured.of(source.name, place, datetime.now(UTC), rates)

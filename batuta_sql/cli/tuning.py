@@ -41,7 +41,7 @@ def _figures(measured: Any) -> list[tuple[str, str]]:
     return [
         ("latency", f"{measured.latency * 1000:,.1f} ms"),
         ("wide rows", f"{size(measured.bytes_per_second)} a second"),
-        ("narrow rows", f"{measured.rows_per_second:,.0f} a second"),
+        ("values of narrow rows", f"{measured.values_per_second:,.0f} a second"),
         ("grouped at the source", f"{measured.grouped_per_second:,.0f} rows a second"),
         ("grouped here", f"{measured.grouped_here_per_second:,.0f} rows a second"),
     ]

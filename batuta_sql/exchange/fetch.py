@@ -20,13 +20,17 @@ from batuta_sql.plan.placement import Fragment
 from batuta_sql.sources.base import FragmentQuery, FragmentReader, Metered, Snapshot, Usage
 
 
-def fragment_query(fragment: Fragment, max_bytes: float | None = None) -> FragmentQuery:
+def fragment_query(
+    fragment: Fragment, max_bytes: float | None = None, degree: int = 1
+) -> FragmentQuery:
     """A fragment as its source is asked for it.
 
     :param max_bytes: bytes that it may bill.
+    :param degree: how many connections may read it at once.
     """
     types = tuple((symbol, wire.type) for symbol, wire in fragment.columns)
-    return FragmentQuery(fragment.sql, types, fragment.tables, fragment.rows, max_bytes)
+    parts = fragment.parts(degree)
+    return FragmentQuery(fragment.sql, types, fragment.tables, fragment.rows, max_bytes, parts)
 
 
 @dataclass
@@ -34,7 +38,7 @@ class FetchMetrics:
     """What a fragment took: rows, bytes (of Arrow memory), seconds from start to end.
 
     ``usage`` is what the source says that it billed, where it says so; ``keys`` how many keys went
-    with the statement, None where it was sent as it is.
+    with the statement, None where it was sent as it is; ``connections`` how many read it at once.
     """
 
     rows: int = 0
@@ -43,6 +47,7 @@ class FetchMetrics:
     finished: bool = False
     usage: Usage | None = None
     keys: int | None = None
+    connections: int = 1
 
 
 class Stop:
@@ -72,6 +77,7 @@ class Fetch:
     stop: Stop
     timeout: float | None = None
     max_bytes: float | None = None
+    degree: int = 1
     metrics: FetchMetrics = field(default_factory=FetchMetrics)
     error: Error | None = None
     """What ended the stream early, in our own terms: an engine in between rewords it."""
@@ -97,7 +103,9 @@ class Fetch:
         """The restored batches; the statement starts now, in the calling thread."""
         started = time.perf_counter()
         columns = self.fragment.columns
-        reader = self.snapshot.read(fragment_query(self.fragment, self.max_bytes))
+        query = fragment_query(self.fragment, self.max_bytes, self.degree)
+        self.metrics.connections = max(len(query.parts), 1)
+        reader = self.snapshot.read(query)
         try:
             schema = restored_schema(reader.schema, columns)
         except BaseException:

@@ -55,7 +55,7 @@ def with_keys(
     if sum(len(texts[m]) for m in markers.findall(sent.sql)) > MOST_TEXT:
         return None
     sql = markers.sub(lambda m: texts[m[0]], sent.sql)
-    return replace(fragment, sql=sql), sum(map(len, values.values()))
+    return replace(fragment, sql=sql, ranged=None), sum(map(len, values.values()))
 
 
 def _keys(

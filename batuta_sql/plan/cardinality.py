@@ -42,7 +42,7 @@ DEFAULT_ROWS = 10_000.0
 _LEAST_SHARE = 1e-4
 """A range outside of what the statistics know may still hold rows that came later."""
 
-_SELECTIVITY = {"equal": 0.05, "range": 0.3, "other": 0.3}
+_SELECTIVITY = {"equal": 0.05, "range": 0.3, "like": 0.1, "other": 0.3}
 
 
 @dataclass
@@ -143,6 +143,8 @@ class Cardinality:
                 return min(1.0, share)
             case exp.LT() | exp.LTE() | exp.GT() | exp.GTE() | exp.Between():
                 return _SELECTIVITY["range"]
+            case exp.Like():
+                return 0.9 if predicate.args.get("negate") else _SELECTIVITY["like"]
             case exp.Not() | exp.NEQ():
                 return 0.9
         return _SELECTIVITY["other"]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -51,6 +52,8 @@ class Fragment:
     :param tables: the tables that it reads.
     :param rows: rows that it is expected to deliver, from the tables' statistics; None where one
         of them has none.
+    :param ranged: the statement for a range of the table's blocks, ``LOW`` and ``HIGH`` in place
+        of its ends; None where it is not worth reading by several connections at once.
     """
 
     name: str
@@ -59,6 +62,31 @@ class Fragment:
     columns: tuple[tuple[str, WireColumn], ...]
     tables: tuple[TableInfo, ...]
     rows: float | None = None
+    ranged: str | None = None
+
+    def parts(self, degree: int) -> tuple[str, ...]:
+        """Statements that give the rows together, each row once, read in one state; at most
+        ``degree``, and none where it is one.
+        """
+        (blocks,) = [t.blocks for t in self.tables] if len(self.tables) == 1 else [None]
+        degree = min(degree, blocks or 1)
+        if self.ranged is None or blocks is None or degree < 2:
+            return ()
+        # The table may have grown: the last range has no end.
+        ends = [blocks * i // degree for i in range(degree)] + [_BEYOND_ALL_BLOCKS]
+        return tuple(
+            self.ranged.replace(LOW, str(low)).replace(HIGH, str(high))
+            for low, high in itertools.pairwise(ends)
+        )
+
+
+LOW, HIGH = "<low block>", "<high block>"
+_BEYOND_ALL_BLOCKS = 4_294_967_295
+"""PostgreSQL's InvalidBlockNumber: every block's number is less."""
+
+_PARALLEL_ROWS = 100_000
+_PARALLEL_BLOCKS = 2_000
+"""16 MB: less is read sooner than another connection is made."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +153,8 @@ class _Placer:
         if rates is None or sites(self.whole) != {site} or not _may_be_split(node):
             return False
         seconds = SecondsOf(rates, self.cardinality)
-        there, here = seconds.pushed(node), seconds.split(node)
+        needed = frozenset(node.symbols)
+        there, here = seconds.pushed(node, needed), seconds.split(node, needed)
         if there - here < _WORTH_SECONDS or here > there * _CLEARLY_LESS:
             return False
         if isinstance(node, Aggregate | Distinct | Join):
@@ -375,7 +404,29 @@ def _fragment(
     text = query.sql(dialect=capabilities.dialect)
     known = all(t.statistics.rows is not None for t in tables)
     rows = Cardinality().rows(node.input) if known else None
-    return Fragment(node.name, node.site, text, columns, tables, rows)
+    ranged = _ranged(node.input, query, capabilities, rows)
+    return Fragment(node.name, node.site, text, columns, tables, rows, ranged)
+
+
+def _ranged(
+    node: Relation, query: exp.Query, capabilities: Capabilities, rows: float | None
+) -> str | None:
+    """The statement for a range of blocks, of a scan of one large table."""
+    while isinstance(node, Project | Filter):
+        node = node.input
+    if capabilities.block_range is None or not isinstance(node, Scan):
+        return None
+    blocks = node.table.blocks
+    if rows is None or rows < _PARALLEL_ROWS or blocks is None or blocks < _PARALLEL_BLOCKS:
+        return None
+    source = query.args.get("from_")
+    if not isinstance(query, exp.Select) or source is None:
+        return None
+    if not isinstance(source.this, exp.Table) or LOW in (text := query.sql()) or HIGH in text:
+        return None
+    alias = exp.to_identifier(source.this.alias_or_name, quoted=True).sql(capabilities.dialect)
+    test = capabilities.block_range.format(table=alias, low=LOW, high=HIGH)
+    return query.where(test, dialect=capabilities.dialect).sql(dialect=capabilities.dialect)
 
 
 def scan_fragment(

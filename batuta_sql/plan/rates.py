@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from batuta_sql.plan.cardinality import Cardinality
-from batuta_sql.plan.relational import Aggregate, Distinct, Join, Relation, Scan
+from batuta_sql.plan.cardinality import Cardinality, equi_pairs
+from batuta_sql.plan.relational import (
+    Aggregate,
+    Distinct,
+    Join,
+    Project,
+    Relation,
+    Scan,
+    conjuncts,
+    references,
+)
 from batuta_sql.plan.rewrite import known_type
 from batuta_sql.plan.types import is_integer
 
@@ -37,14 +47,15 @@ class Rates:
 
     :param latency: seconds from a small statement to its answer.
     :param bytes_per_second: that arrive, of wide rows.
-    :param rows_per_second: that arrive, of narrow rows: the source's, the driver's and our work.
+    :param values_per_second: that arrive, of rows of a few numbers, dates and short texts: the
+        source's, the driver's and our work.
     :param grouped_per_second: rows that the source groups into about as many groups.
     :param grouped_here_per_second: the same in the residual engine.
     """
 
     latency: float
     bytes_per_second: float
-    rows_per_second: float
+    values_per_second: float
     grouped_per_second: float
     grouped_here_per_second: float
 
@@ -60,21 +71,32 @@ class SecondsOf:
     cardinality: Cardinality
     _here: dict[int, float] = field(default_factory=dict)
 
-    def pushed(self, node: Relation) -> float:
-        """The whole of ``node`` at the source, and its rows brought here."""
-        return self._at_source(node) + self.delivery(node)
+    def pushed(self, node: Relation, needed: frozenset[str]) -> float:
+        """The whole of ``node`` at the source, and its rows brought here.
 
-    def split(self, node: Relation) -> float:
+        :param needed: the symbols that are read above.
+        """
+        return self._at_source(node) + self._delivery(node, needed)
+
+    def split(self, node: Relation, needed: frozenset[str]) -> float:
         """``node`` itself here, and each input wherever that is quicker."""
+        if isinstance(node, Join) and len(equi_pairs(node)) != len(conjuncts(node.on)):
+            # What else a condition says may leave few rows, and tells a source where to look.
+            return math.inf
+        below = _needed_below(node, needed)
         return self._operator(node, self.rates.grouped_here_per_second) + sum(
-            min(self.pushed(i), self.split(i)) if i.inputs else self.pushed(i) for i in node.inputs
+            min(self.pushed(i, below), self.split(i, below)) if i.inputs else self.pushed(i, below)
+            for i in node.inputs
         )
 
-    def delivery(self, node: Relation) -> float:
+    def _delivery(self, node: Relation, needed: frozenset[str]) -> float:
         rows = self.cardinality.rows(node)
-        size = rows * sum(_FIELD_BYTES + _width(node, s) for s in node.symbols)
-        by_rows, by_bytes = rows / self.rates.rows_per_second, size / self.rates.bytes_per_second
-        return self.rates.latency + max(by_rows, by_bytes)
+        symbols = [s for s in node.symbols if s in needed]
+        size = rows * sum(_FIELD_BYTES + _width(node, s) for s in symbols)
+        values = rows * max(len(symbols), 1)
+        return self.rates.latency + max(
+            values / self.rates.values_per_second, size / self.rates.bytes_per_second
+        )
 
     def _at_source(self, node: Relation) -> float:
         return sum(self._operator(n, self.rates.grouped_per_second) for n in node.walk())
@@ -94,6 +116,16 @@ class SecondsOf:
                 rows = sum(self.cardinality.rows(i) for i in node.inputs)
                 return rows / (grouped_per_second * _JOIN_TIMES)
         return 0.0
+
+
+def _needed_below(node: Relation, needed: frozenset[str]) -> frozenset[str]:
+    """The symbols that ``node`` reads of its inputs."""
+    match node:
+        case Project():
+            return references(*(e for s, e in node.assignments if s in needed))
+        case Aggregate():
+            return references(*node.expressions)
+    return needed | references(*node.expressions)
 
 
 def _width(node: Relation, symbol: str) -> float:

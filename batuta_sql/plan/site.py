@@ -107,6 +107,7 @@ class TableInfo:
     :param version: the pinned version of a versioned table (Delta), or None.
     :param labels: what the data itself says of the table's rows as such.
     :param bases: the tables whose rows this one may show: a view's, a partition's parents.
+    :param blocks: how many blocks it had, where its rows can be read by ranges of blocks.
     """
 
     source: str
@@ -118,6 +119,7 @@ class TableInfo:
     version: str | None = None
     labels: frozenset[str] = frozenset()
     bases: tuple[BaseTable, ...] = ()
+    blocks: int | None = None
 
     @property
     def name(self) -> str:
@@ -150,6 +152,8 @@ class Capabilities:
     :param joins_need_equality: whether outer, semi- and anti-joins are pushed only where a part of
         their condition (of a FULL JOIN every part) equates something of both sides.
     :param groups_by_columns: whether GROUP BY is written over columns alone, expressions below it.
+    :param block_range: the test, in the source's dialect, that a row of ``{table}`` lies in a block
+        from ``{low}`` on and before ``{high}``; None where rows are not known by their blocks.
     """
 
     dialect: str
@@ -165,3 +169,4 @@ class Capabilities:
     checks_scalar: bool = True
     joins_need_equality: bool = False
     groups_by_columns: bool = False
+    block_range: str | None = None

@@ -6,7 +6,8 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -19,9 +20,12 @@ from batuta_sql.errors import (
     ProgrammingError,
     QueryCancelled,
 )
-from batuta_sql.sources.base import FragmentQuery
+from batuta_sql.sources.base import FragmentQuery, FragmentReader
+from batuta_sql.sources.merged_reader import MergedReader
 
-_VALUE_WORDS = re.compile("out of range|division by zero|invalid input syntax|does not fit")
+_VALUE_WORDS = re.compile(
+    "out of range|division by zero|malformed array literal|invalid input syntax|does not fit"
+)
 """What is said of a value in mid-stream, where the driver drops the SQLSTATE."""
 
 _NETWORK_WORDS = re.compile(
@@ -184,18 +188,24 @@ class AdbcSnapshot:
         self._cursors: list[Any] = []
         self._cancelled = False
 
-    def read(self, query: FragmentQuery) -> AdbcReader:
+    def read(self, query: FragmentQuery) -> FragmentReader:
+        if query.parts:
+            return MergedReader([partial(self.run, sql) for sql in query.parts])
+        return self.run(query.sql)
+
+    def run(self, sql: str) -> AdbcReader:
+        """Sends one statement, on a connection of its own."""
         self._refuse_if_cancelled()
         connection = self._take()
         try:
             try:
-                cursor, reader = self._execute(connection, query.sql)
+                cursor, reader = self._execute(connection, sql)
             except Exception:
                 another = None if self._cancelled else self._renew(connection)
                 if another is None:
                     raise
                 connection = another
-                cursor, reader = self._execute(connection, query.sql)
+                cursor, reader = self._execute(connection, sql)
         except Exception as error:
             self._release(connection, False)
             raise self._translate(error) from None
@@ -236,10 +246,8 @@ class AdbcSnapshot:
         with self._lock:
             self._cancelled = True
             readers, cursors = list(self._readers), list(self._cursors)
-        for cursor in cursors:
-            cancel_bounded(cursor)
-        for reader in readers:
-            reader.cancel()
+        _all_at_once([partial(cancel_bounded, cursor) for cursor in cursors])
+        _all_at_once([reader.cancel for reader in readers])
 
     def close(self) -> None:
         self._cancelled = True
@@ -253,9 +261,21 @@ class AdbcSnapshot:
             time.sleep(0.02)
         with self._lock:
             readers, self._readers = self._readers, []
-        for reader in readers:
-            reader.close()
+        # At once: each may have to wait for a network that is silent.
+        _all_at_once([reader.close for reader in readers])
         self._on_close()
+
+
+def _all_at_once(actions: Sequence[Callable[[], None]]) -> None:
+    """Does everything, each in a thread of its own where there is more than one thing to do."""
+    if len(actions) == 1:
+        actions[0]()
+        return
+    threads = [threading.Thread(target=action, daemon=True) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def cancel_bounded(cursor: Any) -> None:

@@ -115,6 +115,8 @@ class FragmentQuery:
     :param rows: rows that the planner expects from it, from the tables' statistics.
     :param max_bytes: bytes that it may bill, where its exact estimate was authorised; a source that
         bills by bytes has the remote system hold it to them.
+    :param parts: statements that give the same rows together, for several connections at once; a
+        source may run ``sql`` instead.
     """
 
     sql: str
@@ -122,6 +124,7 @@ class FragmentQuery:
     tables: tuple[TableInfo, ...] = ()
     rows: float | None = None
     max_bytes: float | None = None
+    parts: tuple[str, ...] = ()
 
 
 class FragmentReader(Protocol):

@@ -151,7 +151,7 @@ class AdbcTransport:
 
 class _FittedSnapshot(AdbcSnapshot):
     def read(self, query: FragmentQuery) -> AdbcReader:
-        return _FittedReader(super().read(query), query, self._source)
+        return _FittedReader(self.run(query.sql), query, self._source)
 
 
 class _FittedReader(AdbcReader):

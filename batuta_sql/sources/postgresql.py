@@ -75,9 +75,13 @@ _KINDS = {
 _TABLES = """
 SELECT n.nspname, c.relname, c.relkind::text, c.oid::int8, c.reltuples::float8,
        CASE WHEN c.relkind IN ('r', 'm') THEN pg_relation_size(c.oid) END::int8,
-       d.datlocprovider::text, d.datcollate
+       d.datlocprovider::text, d.datcollate,
+       CASE WHEN c.relkind IN ('r', 'm') AND a.amname = 'heap' THEN
+         pg_relation_size(c.oid) / current_setting('block_size')::int8
+       END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_database d ON d.datname = current_database()
+LEFT JOIN pg_am a ON a.oid = c.relam
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND {filter}
 """
 
@@ -115,6 +119,11 @@ WHERE i.indrelid = {oid} AND i.indisunique AND i.indisvalid
 ORDER BY i.indisprimary DESC
 """
 
+
+_BLOCK_RANGE = (
+    "{table}.ctid >= CAST('({low},0)' AS tid) AND {table}.ctid < CAST('({high},0)' AS tid)"
+)
+"""A row's ctid is its block and its place in that."""
 
 _SIZES = """
 SELECT relname, max(relpages::float8 * current_setting('block_size')::float8)
@@ -163,7 +172,7 @@ class PostgreSQL:
     @cached_property
     def capabilities(self) -> Capabilities:
         translator = PostgreSQLTranslator(lambda: self._connections.server_version)
-        return Capabilities(dialect="postgres", translator=translator)
+        return Capabilities("postgres", translator, block_range=_BLOCK_RANGE)
 
     # --- the catalog ---------------------------------------------------------------------------
 
@@ -200,7 +209,7 @@ class PostgreSQL:
         return [self._describe(connection, row) for row in _best_match(found, path)]
 
     def _describe(self, connection: Any, row: tuple[Any, ...]) -> TableInfo:
-        schema, table, kind, oid, rows, size, provider, collate = row
+        schema, table, kind, oid, rows, size, provider, collate, blocks = row
         default = _default_collation(provider, collate)
         columns: list[ColumnInfo] = []
         statistics: dict[str, ColumnStatistics] = {}
@@ -238,6 +247,7 @@ class PostgreSQL:
             columns=tuple(columns),
             kind=_KINDS[kind],
             keys=tuple(keys),
+            blocks=blocks if self._connections.reads_by_block else None,
             statistics=Statistics(
                 count, float(size) if size is not None else None, columns=statistics
             ),

@@ -6,6 +6,7 @@ and one without; so whatever is small goes without.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ _SESSION = {
     "default_transaction_read_only": "on",
     "extra_float_digits": "1",
     "intervalstyle": "postgres",
+    # Compiling takes longer than it saves in statements of a second or two, the most there are.
+    "jit": "off",
     # A fragment is one SELECT of explicit joins: let the server order them all.
     "join_collapse_limit": "12",
     "from_collapse_limit": "12",
@@ -29,6 +32,9 @@ _TRUSTED_SECONDS = 1.0
 """A connection that was used so lately is not asked whether it still answers."""
 
 Result = TypeVar("Result")
+
+_SCANS_RANGES = 140_000
+"""From PostgreSQL 14 on a range of row ids is a scan of its own."""
 
 _BEGIN = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
@@ -52,8 +58,14 @@ class PostgreSQLConnections:
         self._lock = threading.Lock()
         self._trusted: set[int] = set()
         """The ids of connections that were given out without being asked whether they answer."""
+        self._is_postgresql = False
         self.server_version: int | None = None
         """As in ``server_version_num``: 150004 for 15.4; None before the first connection."""
+
+    @property
+    def reads_by_block(self) -> bool:
+        """Whether a range of a table's blocks is read without reading the rest."""
+        return self._is_postgresql and (self.server_version or 0) >= _SCANS_RANGES
 
     def take(self) -> Any:
         """A connection; one that was used a moment ago may be broken all the same: ``renewed``."""
@@ -144,12 +156,15 @@ class PostgreSQLConnections:
         set_up = ", ".join(f"set_config('{k}', '{v}', false)" for k, v in session.items())
         try:
             told = small_result(
-                connection, f"SELECT current_setting('server_version_num')::int4, {set_up}"
+                connection,
+                f"SELECT current_setting('server_version_num')::int4, version(), {set_up}",
             )
         except Exception as error:
             quietly(connection.close)
             raise self._translate(error) from None
         self.server_version = told[0][0]
+        # Systems that speak PostgreSQL's language may store rows in other ways.
+        self._is_postgresql = re.match(r"PostgreSQL \d\S* (?!.*-YB-)", told[0][1]) is not None
         return connection
 
 

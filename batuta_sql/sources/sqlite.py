@@ -260,7 +260,7 @@ class SQLiteSnapshot(AdbcSnapshot):
     def read(self, query: FragmentQuery) -> AdbcReader:
         types = [t or "VARCHAR" for _, t in query.columns]
         if not types:
-            return super().read(query)
+            return self.run(query.sql)
         # The driver infers types from the first rows: a first row of our own fixes them.
         first = ", ".join(
             f"{_sample(t)} AS {_identifier(n)}"
@@ -268,7 +268,7 @@ class SQLiteSnapshot(AdbcSnapshot):
         )
         sql = f"SELECT {first} UNION ALL SELECT * FROM ({query.sql})"
         try:
-            reader = super().read(FragmentQuery(sql, query.columns))
+            reader = self.run(sql)
         except Error as error:
             raise self._explained(error, query) from None
         return _CheckedReader(reader, query, types, self._misfit)

@@ -33,7 +33,7 @@ def test_it_says_what_it_takes_and_what_it_found(batuta: Command, config: Path) 
     second = batuta("tune", "crm", "--json", config=config)
     (found,) = json.loads(second.stdout)
     assert found["source"] == "crm"
-    assert found["before"]["rows_per_second"] > 0
+    assert found["before"]["values_per_second"] > 0
     assert found["now"]["measured"] > found["before"]["measured"]
 
 

@@ -75,7 +75,7 @@ def test_what_is_measured_is_kept_for_the_next_connection(
     # Loopback, in any machine's terms: wrong by a hundred times would still be seen.
     assert 1e-5 < rates.latency < 0.5
     assert 1e6 < rates.bytes_per_second < 1e11
-    assert 1e4 < rates.rows_per_second < 1e9
+    assert 1e4 < rates.values_per_second < 1e9
     assert 1e4 < rates.grouped_per_second < rates.grouped_here_per_second * 10
     (again,) = connect().tune(["crm"])
     assert again.before == tuned.now
