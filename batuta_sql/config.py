@@ -556,6 +556,8 @@ class Settings(_Frozen):
     :param catalog_ttl: seconds for which a source's catalog is believed.
     :param semi_joins: whether one source is asked only for the rows that match what another has
         delivered, by sending it the keys: where that pays, wherever it is legal, or never.
+    :param partial_aggregation: whether sums, counts and the like are made in part at their source,
+        below joins with other sources: where that pays, wherever it is legal, or never.
     :param profile_file: measured rates (``tune``); the default is ``profile.json`` in the user's
         data folder.
     """
@@ -566,6 +568,7 @@ class Settings(_Frozen):
     threads: int | None = Field(default=None, ge=1)
     catalog_ttl: float = Field(default=60.0, ge=0)
     semi_joins: Literal["auto", "always", "off"] = "auto"
+    partial_aggregation: Literal["auto", "always", "off"] = "auto"
     profile_file: PathText | None = None
     cost: CostSettings = CostSettings()
     labels: LabelSettings = LabelSettings()

@@ -48,7 +48,14 @@ from batuta_sql.guards.history import Status
 from batuta_sql.key_permission import permitted_keys
 from batuta_sql.labels import TableLabels
 from batuta_sql.plan.optimise import optimise
-from batuta_sql.plan.placement import Fragment, Placed, place, scan_fragment
+from batuta_sql.plan.placement import (
+    ANY_REDUCTION,
+    Fragment,
+    Placed,
+    Reduction,
+    place,
+    scan_fragment,
+)
 from batuta_sql.plan.rates import RatesOf
 from batuta_sql.plan.relational import (
     CommonScan,
@@ -73,6 +80,11 @@ if TYPE_CHECKING:
 PREFETCH_BYTES = 32 << 20
 """How far a streamed fragment runs ahead of its consumer."""
 
+_REDUCTION: Mapping[str, Reduction | None] = {
+    "auto": Reduction(),
+    "always": ANY_REDUCTION,
+    "off": None,
+}
 _WORTH: Mapping[str, Worth | None] = {"auto": Worth(), "always": ALWAYS, "off": None}
 
 _CLOSE_SECONDS = 5.0
@@ -188,7 +200,8 @@ class Query:
         fallbacks = tuple(n for n in plan.walk() if isinstance(n, LocalScan) and n.reason)
         capabilities = _CapabilitiesOf(self.session.sources)
         worth = _WORTH[self.session.settings.semi_joins]
-        placed = place(plan, outputs, capabilities, fallbacks, worth, self.session.rates)
+        partial = _REDUCTION[self.session.settings.partial_aggregation]
+        placed = place(plan, outputs, capabilities, fallbacks, worth, self.session.rates, partial)
         self.placed = permitted_keys(placed, self.provenance, self.session.settings)
         self.runs = [FragmentRun(f) for f in self.placed.fragments]
         self._expect_scans([t for f in fallbacks for t in f.tables])

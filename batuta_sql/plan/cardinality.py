@@ -44,6 +44,16 @@ _LEAST_SHARE = 1e-4
 
 _SELECTIVITY = {"equal": 0.05, "range": 0.3, "like": 0.1, "other": 0.3}
 
+_VALUES_OF_PART: dict[type[Expr], float] = {
+    exp.Year: 10.0,
+    exp.Quarter: 4.0,
+    exp.Month: 12.0,
+    exp.Week: 53.0,
+    exp.Day: 31.0,
+    exp.DayOfWeek: 7.0,
+}
+"""Of parts of dates, as they are mostly found in one table."""
+
 
 @dataclass
 class Cardinality:
@@ -173,7 +183,7 @@ class Cardinality:
     def _distinct_of(self, key: Expr, node: Relation) -> float:
         if isinstance(key, exp.Column):
             return self.distinct(key.name, node)
-        return max(1.0, float(self.rows(node) ** 0.5))
+        return _VALUES_OF_PART.get(type(key), max(1.0, float(self.rows(node) ** 0.5)))
 
     def distinct(self, symbol: str, node: Relation) -> float:
         """Estimated distinct values of a symbol, never more than the rows of ``node``."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -32,6 +33,7 @@ from batuta_sql.plan.relational import (
     filtered,
     references,
 )
+from batuta_sql.plan.rules.eager_aggregation import eager_aggregates
 from batuta_sql.plan.rules.group_joins import sites
 from batuta_sql.plan.rules.key_filters import Keyed, Statement, Worth, key_filters
 from batuta_sql.plan.rules.prune_columns import prune_columns
@@ -338,6 +340,7 @@ def place(
     fallbacks: tuple[LocalScan, ...] = (),
     worth: Worth | None = None,
     rates: RatesOf | None = None,
+    partial: Reduction | None = None,
 ) -> Placed:
     """Places an optimised plan.
 
@@ -345,12 +348,19 @@ def place(
     :param capabilities: by source, of every source that the plan reads.
     :param worth: when fragments wait for keys of others; None: never.
     :param rates: of the sources that were measured.
+    :param partial: from where on a partial aggregate is worth making; None: never.
     """
     placer = _Placer(capabilities, plan, rates or {})
     counter = iter(range(1, 1_000_000))
     plan = split_averages(
         plan, lambda node: _average_helps(placer, node), lambda name: f"{name}_p{next(counter)}"
     )
+    if partial is not None:
+        plan = eager_aggregates(
+            plan,
+            lambda node: _partial_helps(placer, node, partial),
+            lambda name: f"{name}_e{next(counter)}",
+        )
     placer.whole = plan
     placed = placer.place(plan)
     placed = prune_columns(placed, frozenset(s for _, s in outputs))
@@ -367,6 +377,44 @@ def place(
     sent = {f.name: Statement(f.sql, f.columns) for f in fragments}
     keyed = key_filters(placed, sent, capabilities, worth) if worth is not None else {}
     return Placed(placed, outputs, fragments, tuple(placer.kept), fallbacks, keyed)
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What a partial aggregate has to save.
+
+    :param rows: that need not be moved.
+    :param kept: the share of rows that is left, at the most.
+    """
+
+    rows: float = 50_000
+    kept: float = 0.25
+
+
+ANY_REDUCTION = Reduction(-math.inf, math.inf)
+"""Wherever it is legal."""
+
+
+def _partial_helps(placer: _Placer, node: Aggregate, wanted: Reduction) -> bool:
+    site = placer.home(node)
+    if site is None or placer.capabilities[site].dialect == "duckdb":
+        # On this machine: rows are here sooner than they are grouped twice.
+        return False
+    rows, groups = placer.cardinality.rows(node.input), placer.cardinality.rows(node)
+    if groups > rows * wanted.kept or rows - groups < wanted.rows:
+        return False
+    return placer.refusal(node, site) is None and _sums_exactly(placer, node, site)
+
+
+def _sums_exactly(placer: _Placer, node: Aggregate, site: str) -> bool:
+    """Whether the order in which numbers are summed is no matter."""
+    block = placer.block(node.input, site)
+    translator = placer.capabilities[site].translator
+    return block is not None and all(
+        translator.aggregate(call, block.columns).type not in ("DOUBLE", "FLOAT")
+        for _, call in node.aggregates
+        if call.find(exp.Sum) is not None
+    )
 
 
 def _average_helps(placer: _Placer, node: Aggregate) -> bool:

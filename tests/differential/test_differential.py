@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 
 import duckdb
 import pytest
 
+import batuta_sql
 from tests.differential.conftest import BothSides
 from tests.differential.generator import random_query
 from tests.differential.shrink import shrink
@@ -58,3 +60,19 @@ def test_the_generator_makes_queries_that_say_something(truth: duckdb.DuckDBPyCo
 def test_a_seed_gives_the_same_query_for_ever() -> None:
     assert random_query("fixed/1") == random_query("fixed/1")
     assert random_query("fixed/1") != random_query("fixed/2")
+
+
+def test_generated_queries_reach_what_is_forced(both: BothSides) -> None:
+    """A rule that no query reaches is not tested by them."""
+    if both.connection._session.settings.semi_joins != "always":
+        pytest.skip("nothing is forced")
+    reached: Counter[str] = Counter()
+    for number in range(400):
+        try:
+            plan = both.connection.explain(for_batuta(random_query(f"reach/{number}")))
+        except batuta_sql.Error:
+            continue
+        reached["keys"] += "<keys of" in plan
+        reached["grouped here"] += "by its profile" in plan
+    assert min(reached.values()) >= 4, reached
+    assert len(reached) == 2

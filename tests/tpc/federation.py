@@ -78,9 +78,11 @@ def federation(benchmark: str, server: PostgresServer) -> Iterator[Federation]:
 
 
 def connections(config: dict[str, Any], cleanup: ExitStack) -> tuple[Any, Any]:
-    """Two connections: with semi-joins where they pay, and wherever they are legal."""
+    """With semi-joins and partial aggregates where they pay, and wherever they are legal."""
     auto, always = (
-        cleanup.enter_context(closing(batuta_sql.connect(config | {"semi_joins": how})))
+        cleanup.enter_context(
+            closing(batuta_sql.connect(config | {"semi_joins": how, "partial_aggregation": how}))
+        )
         for how in ("auto", "always")
     )
     return auto, always

@@ -63,7 +63,7 @@ def _split(node: Aggregate, fresh: Callable[[str], str]) -> Relation:
         argument = (call.this if isinstance(call, exp.Filter) else call).this
         total = add(_wrapped_like(call, exp.Sum(this=argument.copy())), "sum")
         count = add(_wrapped_like(call, exp.Count(this=argument.copy(), big_int=True)), "count")
-        outputs.append((symbol, _quotient(total, count)))
+        outputs.append((symbol, quotient(column(total), column(count))))
     return Project(
         Aggregate(node.input, node.keys, tuple(calls), node.grouping_sets), tuple(outputs)
     )
@@ -75,11 +75,11 @@ def _wrapped_like(original: exp.Expr, call: exp.Expr) -> exp.Expr:
     return call
 
 
-def _quotient(total: str, count: str) -> exp.Expr:
+def quotient(total: exp.Expr, count: exp.Expr) -> exp.Expr:
     """sum / count as DOUBLE; NULL for no rows, as avg gives."""
-    divisor = exp.Nullif(this=column(count), expression=exp.Literal.number(0))
+    divisor = exp.Nullif(this=count, expression=exp.Literal.number(0))
     double = exp.DataType.build("DOUBLE")
     return exp.Div(
-        this=exp.Cast(this=column(total), to=double),
+        this=exp.Cast(this=total, to=double),
         expression=exp.Cast(this=divisor, to=double.copy()),
     )
