@@ -73,23 +73,31 @@ class Catalog:
             f'there is no table "{shown}"', source=source.name, hint=self._hint(source, path)
         )
 
-    def prefetch(self, wanted: Sequence[tuple[Source, tuple[str, ...]]]) -> None:
+    def prefetch(
+        self, wanted: Sequence[tuple[Source, tuple[str, ...]]]
+    ) -> dict[tuple[str, tuple[str, ...]], TableInfo]:
         """Looks several names up at once, so that a query waits for one round trip, not for many.
 
-        Failures are left for ``resolve`` to report at the right place.
+        Gives what was found, by source and path. Failures, and names of several tables, are left
+        for ``resolve`` to report at the right place.
         """
         missing = [w for w in wanted if not self._known(w[0], w[1])]
         if len(missing) < 2:
-            return
+            return {}
 
-        def look(item: tuple[Source, tuple[str, ...]]) -> None:
+        def look(item: tuple[Source, tuple[str, ...]]) -> tuple[TableInfo, ...]:
             try:
-                self._lookup(*item)
+                return self._lookup(*item)
             except Error:
-                return
+                return ()
 
         with ThreadPoolExecutor(min(8, len(missing))) as pool:
-            list(pool.map(look, missing))
+            found = list(pool.map(look, missing))
+        return {
+            (source.name, path): tables[0]
+            for (source, path), tables in zip(missing, found, strict=True)
+            if len(tables) == 1
+        }
 
     def list_tables(self, source: Source) -> tuple[TableName, ...]:
         """All tables of a source, for SHOW TABLES and hints."""

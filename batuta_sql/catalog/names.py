@@ -22,6 +22,8 @@ from batuta_sql.plan.translate import quoted_table
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
+    from batuta_sql.sources.base import Source
+
 
 @dataclass
 class NamesInReach:
@@ -40,6 +42,8 @@ class NamesInReach:
     views: Mapping[str, exp.Expr]
     dataset: Callable[[TableInfo], ds.Dataset]
     tables: dict[tuple[str, ...], TableInfo] = field(default_factory=dict)
+    _prefetched: dict[tuple[str, ...], TableInfo] = field(default_factory=dict)
+    """Tables that the statement may come to."""
 
     @property
     def aggregate_names(self) -> frozenset[str]:
@@ -52,15 +56,18 @@ class NamesInReach:
 
         :raises TierRefused: for a source that may not be contacted; then none has been.
         """
-        wanted = []
+        wanted: dict[tuple[str, ...], tuple[Source, tuple[str, ...]]] = {}
         for table in tree.find_all(exp.Table):
             parts = table_parts(table)
             if parts is not None and len(parts) > 1:
                 source = self.catalog.source(parts[0])
                 if source is not None:
                     self._admit(source.name, table, sql)
-                    wanted.append((source, parts[1:]))
-        self.catalog.prefetch(list(dict.fromkeys(wanted)))
+                    wanted[parts] = (source, parts[1:])
+        found = self.catalog.prefetch(list(dict.fromkeys(wanted.values())))
+        for parts, (source, path) in wanted.items():
+            if (source.name, path) in found:
+                self._prefetched[parts] = found[source.name, path]
 
     def _admit(self, source: str, table: exp.Table, sql: str) -> None:
         try:
@@ -91,7 +98,7 @@ class NamesInReach:
             return self._bare(parts[0])
         source = self.catalog.source(parts[0])
         if source is not None:
-            found = self.catalog.resolve(source, parts[1:])
+            found = self._prefetched.get(parts) or self.catalog.resolve(source, parts[1:])
             self.tables[parts] = found
             return found
         if parts[-2].lower() == "information_schema" and len(parts) == 2:

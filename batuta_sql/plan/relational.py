@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 from sqlglot import exp
 
@@ -29,11 +30,16 @@ class Relation:
 
     @property
     def inputs(self) -> tuple[Relation, ...]:
-        return tuple(v for f in fields(self) if isinstance(v := getattr(self, f.name), Relation))
+        return tuple(getattr(self, name) for name in self._input_names)
+
+    @property
+    def _input_names(self) -> tuple[str, ...]:
+        # mypy takes the class for its values, which have a __hash__ of their own.
+        return _input_names(type(self))  # type: ignore[arg-type]
 
     def with_inputs(self, *new: Relation) -> Relation:
         """The same operator over other inputs."""
-        names = [f.name for f in fields(self) if isinstance(getattr(self, f.name), Relation)]
+        names = self._input_names
         if all(getattr(self, n) is r for n, r in zip(names, new, strict=True)):
             return self
         return replace(self, **dict(zip(names, new, strict=True)))
@@ -52,6 +58,12 @@ class Relation:
         yield self
         for relation in self.inputs:
             yield from relation.walk()
+
+
+@cache
+def _input_names(operator: type[Any]) -> tuple[str, ...]:
+    """The fields that hold an operator's inputs, in order."""
+    return tuple(f.name for f in fields(operator) if f.type == "Relation")
 
 
 @dataclass(frozen=True, eq=False)

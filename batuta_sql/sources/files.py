@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import glob
 import re
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import duckdb
+from cachetools import LRUCache
 
 from batuta_sql.config import FilesSettings
 from batuta_sql.engines.duckdb import quote
@@ -55,6 +58,8 @@ FORMATS = {
     ".ipc": "arrow",
 }
 _MOST_FOOTERS = 64
+_MOST_DESCRIBED = 1024
+_SETTLED_SECONDS = 2.0
 _WHOLE = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT"})
 
 NAN_SAFE = ", can_have_nan = true"
@@ -81,6 +86,25 @@ class FileSet:
             return float(sum(o.size for o in self.objects))
         return float(sum(Path(p).stat().st_size for p in self.paths))
 
+    def state(self) -> tuple[object, ...] | None:
+        """What tells this content of the files from another; None where that cannot be told.
+
+        A file that was changed a moment ago may be changed again within a tick of its clock.
+        """
+        if self.objects:
+            return None
+        latest = (time.time() - _SETTLED_SECONDS) * 1e9
+        found: list[object] = [self.name, self.format, self.root]
+        for path in self.paths:
+            try:
+                told = Path(path).stat()
+            except OSError:
+                return None
+            if max(told.st_mtime_ns, told.st_ctime_ns) > latest:
+                return None
+            found += [path, told.st_mtime_ns, told.st_ctime_ns, told.st_size, told.st_ino]
+        return tuple(found)
+
 
 class Files(EmbeddedSource):
     """A folder of files, or named globs."""
@@ -98,6 +122,8 @@ class Files(EmbeddedSource):
             settings.query_timeout,
             settings.secrets,
         )
+        self._tables_by_state: LRUCache[object, TableInfo] = LRUCache(_MOST_DESCRIBED)
+        self._tables_lock = threading.Lock()
         self._globs = {n: t.path for n, t in settings.tables.items() if t.path is not None}
         if settings.path is None and not self._globs:
             raise ConfigError(f"sources.{name}: give path, or tables = {{ name = 'glob' }}")
@@ -124,6 +150,19 @@ class Files(EmbeddedSource):
         return [self._table(self.files_of(n)) for n in dict.fromkeys(names)]
 
     def _table(self, files: FileSet) -> TableInfo:
+        state = files.state()
+        with self._tables_lock:
+            known = self._tables_by_state.get(state)
+        if known is not None:
+            return known
+        described = self._describe(files)
+        # Only what was there before and after is what was described.
+        if state is not None and files.state() == state:
+            with self._tables_lock:
+                self._tables_by_state[state] = described
+        return described
+
+    def _describe(self, files: FileSet) -> TableInfo:
         with self.cursor() as cursor:
             relation = self._relation(cursor, files)
             try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import gzip
 import json
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -292,3 +294,19 @@ def test_bounds_are_told_of_whole_numbers_alone(tmp_path: Path) -> None:
     assert table.statistics.columns["price"].minimum is None
     assert table.statistics.columns["n"].minimum == 7
     source.close()
+
+
+def test_a_description_is_remembered_until_the_file_changes(tmp_path: Path) -> None:
+    """Under one name and with one size; in the moment after a change nothing is remembered."""
+    write(tmp_path / "t.parquet", "SELECT 1 AS a")
+    config = {"sources": {"f": {"kind": "files", "path": str(tmp_path)}}}
+    with closing(batuta_sql.connect(config)) as connection:
+        time.sleep(2.1)
+        for _ in range(3):
+            assert connection.execute("SELECT * FROM f.t").fetchall() == [(1,)]
+        for value, name in ((2, "b"), (3, "c"), (4, "d")):
+            write(tmp_path / "t.parquet", f"SELECT {value} AS {name}")
+            assert connection.execute(f"SELECT {name} FROM f.t").fetchall() == [(value,)]
+        (tmp_path / "t.parquet").unlink()
+        with pytest.raises(batuta_sql.Error):
+            connection.execute("SELECT d FROM f.t")
