@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
 import pyarrow as pa
+from cachetools import LRUCache
 
 from batuta_sql import errors
 from batuta_sql.catalog.catalog import Catalog, unknown_source
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from batuta_sql.config import Settings
 
 _ARROW_BATCH_ROWS = 100_000
+_MOST_PARSED = 256
+"""Texts whose trees are remembered: dashboards and loops send the same ones again and again."""
 
 
 def connect(
@@ -109,6 +113,7 @@ class Connection:
         self._read_profile()
         self._lock = threading.Lock()
         self._running: set[Query] = set()
+        self._parsed: LRUCache[str, Statement] = LRUCache(_MOST_PARSED)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -330,6 +335,18 @@ class Connection:
         return Query(self._session, statement, parameters)
 
     def _single(self, sql: str) -> Statement:
+        with self._lock:
+            known = self._parsed.get(sql)
+        if known is None:
+            known = self._parse(sql)
+            if known.tree is None:
+                return known
+            with self._lock:
+                self._parsed[sql] = known
+        # Binding may write in the tree.
+        return replace(known, tree=known.tree.copy()) if known.tree is not None else known
+
+    def _parse(self, sql: str) -> Statement:
         with self._session.engine.cursor() as engine:
             statements = parse(sql, engine)
         if not statements:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks import page, peers, plot, tpch
+from benchmarks import overhead, page, peers, plot, tpch
 from benchmarks.link import link
 
 RESULTS = Path(__file__).parent / "results"
@@ -69,6 +69,8 @@ def measured(wanted: argparse.Namespace) -> dict[str, Any]:
         ):
             print(name, flush=True)
             result["links"][name] = over(uris, port, rate, delay, runs, rows, floor)
+        result["point_query"] = overhead.point_query(uris)
+    result["planning"] = overhead.planning()
     names = ("import batuta_sql", "import batuta_sql; batuta_sql.connect")
     names += ("import duckdb, pyarrow, sqlglot",)
     result["imports"] = {n: tpch.import_seconds(n) for n in names}

@@ -39,6 +39,7 @@ def text(result: dict[str, Any], picture: str) -> str:
     ]
     for name, rows in result["links"].items():
         parts += [f"### {_capital(name)}", "", *_table(rows), "", *_summary(rows), ""]
+    parts += _overhead(result["planning"], result["point_query"])
     parts += _imports(result["imports"])
     return "\n".join(parts)
 
@@ -81,6 +82,20 @@ def _summary(rows: list[dict[str, Any]]) -> list[str]:
         f"- Planning with a warm catalog: median {statistics.median(planning):.1f} ms, most"
         f" {max(planning):.1f} ms.",
         f"- Through the fallback scan: {back or 'none'}.",
+    ]
+
+
+def _overhead(planning: dict[str, float], point: dict[str, float]) -> list[str]:
+    slowest = sorted(planning.items(), key=lambda item: -item[1])[:5]
+    named = ", ".join(f"Q{query} {taken:.0f}" for query, taken in slowest)
+    return [
+        "## What Batuta itself takes",
+        "",
+        f"- Planning the {len(planning)} queries of TPC-DS over Parquet files, milliseconds: median"
+        f" {statistics.median(planning.values()):.1f}; slowest: {named}.",
+        f"- One row by its key from PostgreSQL, warm, milliseconds: {point['batuta']:.1f};"
+        f" the driver alone {point['driver']:.1f}.",
+        "",
     ]
 
 
