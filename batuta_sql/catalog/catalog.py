@@ -17,6 +17,11 @@ from batuta_sql.errors import Error, ProgrammingError, did_you_mean, nearest
 from batuta_sql.plan.site import TableInfo
 from batuta_sql.sources.base import Source, TableName
 
+_SOON_SECONDS = 0.005
+"""What takes less is done before threads have started."""
+
+_NOT_KNOWN_SECONDS = 0.1
+
 _MOST_TABLES = 4096
 _MOST_NAMES_FOR_HINTS = 20_000
 _FRESH_SECONDS = 0.5
@@ -42,6 +47,8 @@ class Catalog:
         self._tables: TTLCache[tuple[str, tuple[str, ...]], tuple[TableInfo, ...]] = TTLCache(
             _MOST_TABLES, ttl, timer=time.monotonic
         )
+        self._seconds: dict[str, float] = {}
+        """What the last look-up at each source took."""
         self._looked: dict[tuple[str, tuple[str, ...]], float] = {}
         self._listings: TTLCache[str, tuple[TableName, ...]] = TTLCache(
             64, ttl, timer=time.monotonic
@@ -91,8 +98,11 @@ class Catalog:
             except Error:
                 return ()
 
-        with ThreadPoolExecutor(min(8, len(missing))) as pool:
-            found = list(pool.map(look, missing))
+        if sum(self._seconds.get(s.name, _NOT_KNOWN_SECONDS) for s, _ in missing) < _SOON_SECONDS:
+            found = [look(item) for item in missing]
+        else:
+            with ThreadPoolExecutor(min(8, len(missing))) as pool:
+                found = list(pool.map(look, missing))
         return {
             (source.name, path): tables[0]
             for (source, path), tables in zip(missing, found, strict=True)
@@ -130,7 +140,9 @@ class Catalog:
         with self._lock:
             known = self._tables.get(key)
         if known is None:
+            started = time.perf_counter()
             known = tuple(source.resolve(path))
+            self._seconds[source.name] = time.perf_counter() - started
             if known and source.remembers_catalog:
                 with self._lock:
                     self._tables[key] = known
