@@ -31,6 +31,7 @@ from batuta_sql.secrets import Secret
 from batuta_sql.sources.base import Source, SourceEstimate
 from batuta_sql.workers import Workers
 
+_BEGUN_SECONDS = 5.0
 _WORKERS = 8
 _LEARN_SECONDS = 60.0
 _WAIT_SECONDS = 5.0
@@ -81,9 +82,18 @@ class Costing:
 
     # --- asking --------------------------------------------------------------------------------
 
-    def ask(self, fragment: Fragment) -> Future[_Asked]:
-        """Asks a fragment's source, in another thread."""
-        return self._workers.submit(lambda: self._ask(fragment))
+    def ask(self, fragment: Fragment, after: threading.Event | None = None) -> Future[_Asked]:
+        """Asks a fragment's source, in another thread.
+
+        :param after: what is waited for, a little, before.
+        """
+
+        def work() -> _Asked:
+            if after is not None:
+                after.wait(_BEGUN_SECONDS)
+            return self._ask(fragment)
+
+        return self._workers.submit(work)
 
     def _ask(self, fragment: Fragment) -> _Asked:
         source = self._sources[fragment.source]
@@ -203,9 +213,15 @@ class QueryCost:
             self._reserve(fragments, budgets)
             self._sent += [f for f in fragments if f in charging]
         self._started = time.time()
-        if costing.settings.estimate == "always":
-            for fragment in fragments:
-                self._ask(fragment)
+
+    def ask_beside(self, fragment: Fragment, sent: threading.Event) -> None:
+        """Asks a source that does not charge while it runs a fragment; nobody waits.
+
+        :param sent: set when the statement has its connection: the run comes first.
+        """
+        costing = self._costing
+        if costing.settings.estimate == "always" and fragment.name not in self._asked:
+            self._asked[fragment.name] = costing.ask(fragment, sent)
 
     def authorise_scan(self, fragment: Fragment) -> None:
         """Returns if a fallback may read a table; most was permitted with the query.
@@ -214,8 +230,6 @@ class QueryCost:
         """
         costing = self._costing
         if not costing.charges(fragment.source):
-            if costing.settings.estimate == "always":
-                self._ask(fragment)
             return
         with self._lock:
             so_far = [*self._sent, fragment]

@@ -421,7 +421,7 @@ class Query:
         keyed = None
         if self.placed is not None and deliveries is not None:
             keyed = self.placed.keyed.get(fragment.name)
-        count = None
+        asked, count = fragment, None
         if keyed is not None and deliveries is not None:
             translator = self.session.sources[fragment.source].capabilities.translator
             reduced = with_keys(fragment, keyed, deliveries, self.cursor, translator)
@@ -430,6 +430,7 @@ class Query:
         degree = self._degree(fragment)
         fetch = Fetch(fragment, self._snapshot(fragment.source), self.stop, timeout, most, degree)
         fetch.metrics.keys = count
+        self.cost.ask_beside(asked, fetch.sent)
         self.fetches.append(fetch)
         return fetch
 

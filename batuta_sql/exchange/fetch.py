@@ -79,6 +79,8 @@ class Fetch:
     max_bytes: float | None = None
     degree: int = 1
     metrics: FetchMetrics = field(default_factory=FetchMetrics)
+    sent: threading.Event = field(default_factory=threading.Event)
+    """Set when the source has taken the statement, or refused it."""
     error: Error | None = None
     """What ended the stream early, in our own terms: an engine in between rewords it."""
     started: float = field(default_factory=time.monotonic)
@@ -105,7 +107,10 @@ class Fetch:
         columns = self.fragment.columns
         query = fragment_query(self.fragment, self.max_bytes, self.degree)
         self.metrics.connections = max(len(query.parts), 1)
-        reader = self.snapshot.read(query)
+        try:
+            reader = self.snapshot.read(query)
+        finally:
+            self.sent.set()
         try:
             schema = restored_schema(reader.schema, columns)
         except BaseException:

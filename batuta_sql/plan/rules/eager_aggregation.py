@@ -10,6 +10,7 @@ The rule is Yan and Larson's eager group-by ("Eager Aggregation and Lazy Aggrega
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -22,6 +23,7 @@ from batuta_sql.plan.relational import (
     Join,
     Project,
     Relation,
+    Scan,
     column,
     is_stable,
     references,
@@ -42,10 +44,16 @@ def eager_aggregates(plan: Relation, pays: Pays, fresh: Fresh) -> Relation:
     :param pays: whether a partial aggregate can be made at its source, and is worth it.
     :param fresh: makes a symbol that is unique in the query.
     """
+    uses = Counter(n.table.qualified_parts for n in plan.walk() if isinstance(n, Scan))
+
+    def alone(partial: Aggregate) -> bool:
+        # What is read twice is moved once, as it is, for both.
+        scans = [n for n in partial.walk() if isinstance(n, Scan)]
+        return all(uses[n.table.qualified_parts] == 1 for n in scans)
 
     def rewrite(node: Relation) -> Relation:
         if isinstance(node, Aggregate) and node.grouping_sets is None and len(sites(node)) > 1:
-            return _eager(_over_join(node), pays, fresh) or node
+            return _eager(_over_join(node), lambda p: alone(p) and pays(p), fresh) or node
         return node
 
     return transform_up(plan, rewrite)
