@@ -76,7 +76,7 @@ def _summary(rows: list[dict[str, Any]]) -> list[str]:
         f"- **{statistics.geometric_mean(faster.values()):.2f} times as fast** in the geometric"
         f" mean; {sum(r['seconds'] for r in rows):.1f} s for all queries, DuckDB"
         f" {sum(r['peer_seconds'] for r in rows):.1f} s.",
-        f"- **One {theirs / wire:.0f}th of the bytes**: {wire / 1e6:,.0f} MB, DuckDB"
+        f"- **1/{theirs / wire:.0f} of the bytes**: {wire / 1e6:,.0f} MB, DuckDB"
         f" {theirs / 1e6:,.0f} MB. Of the rows of the tables, {100 * moved / read:.1f} % moved.",
         f"- Slower than DuckDB (times as long): {', '.join(slower) or 'none'}.",
         f"- Planning with a warm catalog: median {statistics.median(planning):.1f} ms, most"

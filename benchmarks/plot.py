@@ -47,7 +47,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
         panel.set_axisbelow(True)
         for side in ("top", "right"):
             panel.spines[side].set_visible(False)
-        panel.legend(frameon=False, fontsize=8, ncols=3, loc="upper right")
+        # Above the panel, where no bar reaches.
+        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0)}
+        panel.legend(frameon=False, fontsize=8, ncols=3, borderaxespad=0.0, **place)
         panel.margins(x=0.01)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
