@@ -106,6 +106,22 @@ class FileSet:
         return tuple(found)
 
 
+class Descriptions:
+    """Descriptions of tables by the state of their files; may be used by several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tables: LRUCache[object, TableInfo] = LRUCache(_MOST_DESCRIBED)
+
+    def get(self, state: object) -> TableInfo | None:
+        with self._lock:
+            return self._tables.get(state)
+
+    def put(self, state: object, table: TableInfo) -> None:
+        with self._lock:
+            self._tables[state] = table
+
+
 class Files(EmbeddedSource):
     """A folder of files, or named globs."""
 
@@ -122,8 +138,6 @@ class Files(EmbeddedSource):
             settings.query_timeout,
             settings.secrets,
         )
-        self._tables_by_state: LRUCache[object, TableInfo] = LRUCache(_MOST_DESCRIBED)
-        self._tables_lock = threading.Lock()
         self._globs = {n: t.path for n, t in settings.tables.items() if t.path is not None}
         if settings.path is None and not self._globs:
             raise ConfigError(f"sources.{name}: give path, or tables = {{ name = 'glob' }}")
@@ -131,6 +145,10 @@ class Files(EmbeddedSource):
     @cached_property
     def capabilities(self) -> Capabilities:
         return Capabilities(dialect="duckdb", translator=ViewTranslator(self._views), windows=True)
+
+    @cached_property
+    def _remembered(self) -> Descriptions:
+        return Descriptions()
 
     # --- the catalog ---------------------------------------------------------------------------
 
@@ -151,15 +169,13 @@ class Files(EmbeddedSource):
 
     def _table(self, files: FileSet) -> TableInfo:
         state = files.state()
-        with self._tables_lock:
-            known = self._tables_by_state.get(state)
+        known = self._remembered.get(state)
         if known is not None:
             return known
         described = self._describe(files)
         # Only what was there before and after is what was described.
         if state is not None and files.state() == state:
-            with self._tables_lock:
-                self._tables_by_state[state] = described
+            self._remembered.put(state, described)
         return described
 
     def _describe(self, files: FileSet) -> TableInfo:
