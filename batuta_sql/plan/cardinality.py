@@ -169,7 +169,7 @@ class Cardinality:
         bounds: dict[str, tuple[_Range, _Range]] = {}
         for predicate in predicates:
             found = _range_of(predicate)
-            known = _statistics_of(node, found[0]) if found is not None else None
+            known = statistics_of(node, found[0]) if found is not None else None
             whole = _Range.of(known) if known is not None else None
             if found is None or whole is None:
                 share *= self._selectivity(predicate, node)
@@ -241,7 +241,8 @@ def _range_of(predicate: Expr) -> tuple[str, _Range] | None:
     return (column.name, _Range(low, high)) if low is not None and high is not None else None
 
 
-def _statistics_of(node: Relation, symbol: str) -> ColumnStatistics | None:
+def statistics_of(node: Relation, symbol: str) -> ColumnStatistics | None:
+    """What is known of the table's column that ``symbol`` is; None where it is none."""
     for inner in node.walk():
         if isinstance(inner, Scan):
             for s, column in inner.columns:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sqlglot import exp
 
-from batuta_sql.plan.cardinality import Cardinality, equi_pairs
+from batuta_sql.plan.cardinality import Cardinality, equi_pairs, statistics_of
 from batuta_sql.plan.relational import (
     Aggregate,
     Distinct,
     Join,
     Project,
     Relation,
-    Scan,
     conjuncts,
     references,
 )
 from batuta_sql.plan.rewrite import known_type
-from batuta_sql.plan.types import is_integer
 
 _WIDTHS = {"BOOLEAN": 1, "SMALLINT": 2, "INTEGER": 4, "DATE": 4, "FLOAT": 4, "UUID": 16}
 _TEXT_WIDTH = 16.0
@@ -69,7 +67,6 @@ class SecondsOf:
 
     rates: Rates
     cardinality: Cardinality
-    _here: dict[int, float] = field(default_factory=dict)
 
     def pushed(self, node: Relation, needed: frozenset[str]) -> float:
         """The whole of ``node`` at the source, and its rows brought here.
@@ -130,17 +127,11 @@ def _needed_below(node: Relation, needed: frozenset[str]) -> frozenset[str]:
 
 def _width(node: Relation, symbol: str) -> float:
     """Bytes of a value, on average."""
-    for inner in node.walk():
-        if isinstance(inner, Scan):
-            column = dict(inner.columns).get(symbol)
-            if column is not None:
-                known = inner.table.statistics.columns.get(column.name)
-                if column.type == "VARCHAR" and known is not None and known.width is not None:
-                    return known.width
     type_ = known_type(node, symbol)
-    if type_ is None or is_integer(type_):
-        return float(_WIDTHS.get(type_ or "", _NUMBER_WIDTH))
-    return _TEXT_WIDTH if type_ == "VARCHAR" else float(_WIDTHS.get(type_, _NUMBER_WIDTH))
+    if type_ == "VARCHAR":
+        known = statistics_of(node, symbol)
+        return known.width if known is not None and known.width is not None else _TEXT_WIDTH
+    return float(_WIDTHS.get(type_ or "", _NUMBER_WIDTH))
 
 
 RatesOf = Mapping[str, Rates]

@@ -88,8 +88,6 @@ def _pays(join: Join, left: Relation) -> bool:
     With equalities alone it hashes. Another condition beside them is checked for each pair of
     rows, and servers go wrong in estimating those: an index on the equality bounds the harm.
     """
-    if not isinstance(join.on, exp.Expr):
-        return False
     pairs = equi_pairs(replace(join, left=left))
     scan = join.right
     while isinstance(scan, Filter | Project):
