@@ -18,6 +18,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ByteSize,
     ConfigDict,
     Field,
     ValidationError,
@@ -210,6 +211,8 @@ class SourceSettings(_Frozen):
     """Keys that every source has. Times are in seconds.
 
     :param receives_keys: whether keys of other sources' rows may stand in statements for this one.
+    :param result_ttl: seconds for which an answer about tables without versions is believed; None:
+        every query asks anew.
     """
 
     bills: ClassVar[bool] = False
@@ -224,6 +227,7 @@ class SourceSettings(_Frozen):
     query_timeout: float | None = Field(default=None, gt=0)
     max_connections: int = Field(default=4, ge=1)
     receives_keys: bool = True
+    result_ttl: float | None = Field(default=None, gt=0)
 
     @property
     def charges(self) -> bool:
@@ -558,6 +562,10 @@ class Settings(_Frozen):
         delivered, by sending it the keys: where that pays, wherever it is legal, or never.
     :param partial_aggregation: whether sums, counts and the like are made in part at their source,
         below joins with other sources: where that pays, wherever it is legal, or never.
+    :param runaway_seconds: the least time after which a join or an aggregate that a source does not
+        finish is ended, and made here; 0: never.
+    :param result_cache: bytes ("64MB") up to which results of fragments are kept in memory, to be
+        used again while the versions of their tables are the same; 0 keeps none.
     :param profile_file: measured rates (``tune``); the default is ``profile.json`` in the user's
         data folder.
     """
@@ -569,6 +577,8 @@ class Settings(_Frozen):
     catalog_ttl: float = Field(default=60.0, ge=0)
     semi_joins: Literal["auto", "always", "off"] = "auto"
     partial_aggregation: Literal["auto", "always", "off"] = "auto"
+    runaway_seconds: float = Field(default=10.0, ge=0)
+    result_cache: ByteSize = Field(default=ByteSize(64_000_000), ge=0)
     profile_file: PathText | None = None
     cost: CostSettings = CostSettings()
     labels: LabelSettings = LabelSettings()

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -24,6 +23,7 @@ from batuta_sql.errors import (
     OperationalError,
     ProgrammingError,
 )
+from batuta_sql.exchange.result_cache import ResultCache
 from batuta_sql.frontend.expressions import ParameterValues
 from batuta_sql.frontend.parser import Statement, parse
 from batuta_sql.guards.audit import AuditLog
@@ -108,6 +108,9 @@ class Connection:
             Catalog(sources, settings.catalog_ttl, self._gate.check),
             settings,
             Costing(sources, settings.sources, settings.cost, confirm),
+            results=ResultCache(
+                settings.result_cache, {n: s.result_ttl for n, s in settings.sources.items()}
+            ),
         )
         self._profile_file = Path(settings.profile_file or default_file())
         self._read_profile()
@@ -233,6 +236,7 @@ class Connection:
         found = {n: known.get((n, costing.place(n))) for n in self._session.sources}
         self._measured = {n: m for n, m in found.items() if m is not None}
         self._session.rates = {n: m.rates for n, m in self._measured.items()}
+        self._session.prepared.clear()
 
     def proposals(self, sources: Sequence[str] = ()) -> list[Proposal]:
         """What measuring sources will take at the most; nothing is asked of them.
@@ -316,8 +320,10 @@ class Connection:
         return log.read(verdict.lines), verdict.fault
 
     def refresh(self) -> None:
-        """Forgets what is remembered of the sources' catalogs."""
+        """Forgets what is remembered of the sources' catalogs, and the results that were kept."""
         self._session.catalog.forget()
+        self._session.prepared.clear()
+        self._session.results.clear()
 
     # --- inside --------------------------------------------------------------------------------
 
@@ -343,8 +349,7 @@ class Connection:
                 return known
             with self._lock:
                 self._parsed[sql] = known
-        # Binding may write in the tree.
-        return replace(known, tree=known.tree.copy()) if known.tree is not None else known
+        return known
 
     def _parse(self, sql: str) -> Statement:
         with self._session.engine.cursor() as engine:

@@ -132,6 +132,7 @@ class Plan:
                 "seconds": f.seconds,
                 "keys": f.keys,
                 "connections": f.connections,
+                "age": f._run.age,
                 "billed": f._run.usage,
                 "estimate": estimate,
             }
@@ -194,20 +195,21 @@ class Plan:
         run = next((f for f in self.fragments if f.name == fragment.name), None)
         if run is None or run.rows is None:
             return []
-        took = f"{run.rows:,} rows, {run.bytes or 0:,} bytes, {run.seconds or 0:.3f} s"
+        if run._run.age is not None:
+            return [f"{run.rows:,} rows, kept from {run._run.age:.1f} s ago: nothing was asked"]
+        took = f"took {run.rows:,} rows, {run.bytes or 0:,} bytes, {run.seconds or 0:.3f} s"
         sent = f", sent with {run.keys:,} keys" if run.keys is not None else ""
         by = f", by {run.connections} connections" if run.connections > 1 else ""
         return [took + by + sent + self._beside(fragment, run)]
 
     def _beside(self, fragment: Fragment, run: PlannedFragment) -> str:
-        """What was expected of a fragment that has run."""
+        """How far off the expected rows of a fragment were."""
         keyed = self._placed.keyed.get(fragment.name) if self._placed is not None else None
         expected = keyed.rows if keyed is not None and run.keys is not None else fragment.rows
         if expected is None or run.rows is None:
             return ""
         low, high = sorted((max(expected, 1.0), max(float(run.rows), 1.0)))
-        off = f": off by {high / low:,.0f} times" if high / low >= _FAR_OFF else ""
-        return f"; about {expected:,.0f} rows were expected{off}"
+        return f": the rows are off by {high / low:,.0f} times" if high / low >= _FAR_OFF else ""
 
 
 def estimate_of(query: Query) -> Estimate:

@@ -38,9 +38,10 @@ from batuta_sql.errors import (
     ProgrammingError,
     QueryCancelled,
 )
-from batuta_sql.exchange.fetch import Fetch, Prefetch, Stop
+from batuta_sql.exchange.fetch import Fetch, Prefetch, RunsAway, Stop
 from batuta_sql.exchange.gather import Gathering
 from batuta_sql.exchange.keys import with_keys
+from batuta_sql.exchange.result_cache import Kept, KeptSnapshot, ResultCache
 from batuta_sql.frontend.binder import Binder
 from batuta_sql.frontend.expressions import Parameters, ParameterValues
 from batuta_sql.frontend.parser import PIVOT, Statement
@@ -53,6 +54,7 @@ from batuta_sql.plan.placement import (
     Fragment,
     Placed,
     Reduction,
+    TableKey,
     place,
     scan_fragment,
 )
@@ -68,6 +70,7 @@ from batuta_sql.plan.rules.key_filters import ALWAYS, Worth
 from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import LocalTranslator, WireColumn
 from batuta_sql.plan.unparse import Delivery, Unparser
+from batuta_sql.prepared import Optimised, Prepared, PreparedPlans, key_of
 from batuta_sql.provenance import BoundColumns, Provenance
 from batuta_sql.sources.base import Snapshot, Source, Usage
 
@@ -106,6 +109,8 @@ class Session:
     """The labels of registered frames and local tables, by lower-cased name."""
     rates: RatesOf = field(default_factory=dict)
     """Of the sources that were measured."""
+    prepared: PreparedPlans = field(default_factory=PreparedPlans)
+    results: ResultCache = field(default_factory=lambda: ResultCache(0, {}))
 
     @property
     def sources(self) -> Mapping[str, Source]:
@@ -119,6 +124,8 @@ class FragmentRun:
     :param usage: what its source billed.
     :param keys: how many keys were sent with it; None where it was sent as it is.
     :param connections: how many read it at once.
+    :param age: seconds since the source was asked, of a result that was kept; None where it was
+        asked now.
     """
 
     fragment: Fragment
@@ -128,6 +135,7 @@ class FragmentRun:
     usage: Usage | None = None
     keys: int | None = None
     connections: int = 1
+    age: float | None = None
 
 
 class Query:
@@ -152,6 +160,8 @@ class Query:
         self._snapshots: dict[str, Snapshot] = {}
         self._snapshot_lock = threading.Lock()
         self._prefetches: list[Prefetch] = []
+        self._kept: dict[str, Kept] = {}
+        """Results of fragments that need not be asked for."""
         self._spilled: list[str] = []
         self._scan_numbers = itertools.count(1)
         self._local_labels = dict(session.labels)
@@ -163,6 +173,8 @@ class Query:
         self._text = statement.sql
         """What DuckDB runs where the statement has no tree."""
         self._bound: BoundColumns | None = None
+        self._optimised: Optimised | None = None
+        self._attempt = 0
         self.names = NamesInReach(
             session.catalog,
             session.engine,
@@ -187,24 +199,67 @@ class Query:
             self._text = self._expose_tables_of_text()
             self._expect_scans(list(self.names.tables.values()))
             return
+        key = key_of(self.statement.sql, self.parameters)
+        known = self.session.prepared.get(key) if key is not None else None
+        if known is not None and self.names.still_mean(known.tables):
+            self._use(known)
+            return
         self.names.prefetch(tree, self.statement.sql)
         parameters = Parameters(self.parameters)
         binder = Binder(self.names, self.statement.sql, parameters)
-        bound = binder.bind(tree)
+        # Binding may write in the tree, which is remembered with its text.
+        bound = binder.bind(tree.copy())
         parameters.check_all_used()
         outputs = tuple((c.name, c.symbol) for c in bound.columns)
         self._bound = BoundColumns(bound.plan, outputs)
         plan = optimise(
             bound.plan, outputs, binder.symbols.fresh, self.session.engine.evaluate_constants
         )
-        fallbacks = tuple(n for n in plan.walk() if isinstance(n, LocalScan) and n.reason)
-        capabilities = _CapabilitiesOf(self.session.sources)
-        worth = _WORTH[self.session.settings.semi_joins]
-        partial = _REDUCTION[self.session.settings.partial_aggregation]
-        placed = place(plan, outputs, capabilities, fallbacks, worth, self.session.rates, partial)
-        self.placed = permitted_keys(placed, self.provenance, self.session.settings)
+        self._place(Optimised(plan, outputs))
+        assert self.placed is not None
+        self._expect_scans([t for f in self.placed.fallbacks for t in f.tables])
+        if key is not None and self.names.only_sources and not _reads_here(bound.plan):
+            tables = dict(self.names.tables)
+            prepared = Prepared(
+                self.statement.sql,
+                tables,
+                self._bound,
+                Optimised(plan, outputs),
+                self.placed,
+                self.provenance,
+            )
+            self.session.prepared.put(key, prepared)
+
+    def _place(self, optimised: Optimised, runaways: frozenset[TableKey] = frozenset()) -> None:
+        """Decides which source runs what.
+
+        :param runaways: tables over which nothing is joined or grouped at their source.
+        """
+        plan = optimised.plan
+        settings = self.session.settings
+        placed = place(
+            plan,
+            optimised.outputs,
+            _CapabilitiesOf(self.session.sources),
+            tuple(n for n in plan.walk() if isinstance(n, LocalScan) and n.reason),
+            _WORTH[settings.semi_joins],
+            self.session.rates,
+            _REDUCTION[settings.partial_aggregation],
+            runaways,
+        )
+        self._optimised = optimised
+        self.placed = permitted_keys(placed, self.provenance, settings)
         self.runs = [FragmentRun(f) for f in self.placed.fragments]
-        self._expect_scans([t for f in fallbacks for t in f.tables])
+
+    def _use(self, known: Prepared) -> None:
+        """Takes over a plan that was made for the same text."""
+        self._bound = known.bound
+        self._optimised = known.optimised
+        self.placed = known.placed
+        self.runs = [FragmentRun(f) for f in known.placed.fragments]
+        if known.sql == self.statement.sql:
+            # What a refusal quotes, and the audit log keeps, is the user's own text.
+            self.provenance = known.provenance
 
     def _expect_scans(self, tables: Sequence[TableInfo]) -> None:
         """Foresees the scans of a fallback, at the most: DuckDB will ask for fewer columns."""
@@ -304,7 +359,8 @@ class Query:
         name = f"s{next(self._scan_numbers)}"
         fragment = scan_fragment(Scan(table, chosen), tests, name, capabilities)
         try:
-            self.cost.authorise_scan(fragment)
+            if self.session.results.get(fragment) is None:
+                self.cost.authorise_scan(fragment)
         except Error as refusal:
             # DuckDB, which calls this, would reword it.
             self.stop.set(refusal)
@@ -336,7 +392,13 @@ class Query:
         :raises CostRefused: where the query costs more than is allowed.
         """
         self.provenance.authorise()
-        self.cost.authorise([r.fragment for r in self.runs], self.expected)
+        for run in self.runs:
+            waits = self.placed is not None and run.fragment.name in self.placed.keyed
+            kept = None if waits else self.session.results.get(run.fragment)
+            if kept is not None:
+                self._kept[run.fragment.name] = kept
+        asked = [r.fragment for r in self.runs if r.fragment.name not in self._kept]
+        self.cost.authorise(asked, self.expected)
 
     # --- fetch, join, deliver ------------------------------------------------------------------
 
@@ -356,8 +418,7 @@ class Query:
                     self.parameters,
                     several=self.statement.reason == PIVOT,
                 )
-            deliveries = self._fetch_fragments(self.placed)
-            return PendingResult(self.cursor, self.residual_sql(deliveries))
+            return PendingResult(self.cursor, self.residual_sql(self._delivered()))
         except BaseException as error:
             raise self.failure(error) from None
 
@@ -368,7 +429,7 @@ class Query:
             if self.placed is None:
                 text, values = self._text, self.parameters
             else:
-                text, values = self.residual_sql(self._fetch_fragments(self.placed)), None
+                text, values = self.residual_sql(self._delivered()), None
             self.cursor.execute(f"{words} {text}", values or None)
         except BaseException as error:
             raise self.failure(error) from None
@@ -382,6 +443,45 @@ class Query:
             }
         unparser = Unparser(LocalTranslator(), deliveries=deliveries)
         return unparser.statement(self.placed.plan, self.placed.outputs).sql("duckdb")
+
+    def _delivered(self) -> dict[str, Delivery]:
+        """The results of the fragments; of others, where one of them runs away."""
+        assert self.placed is not None
+        try:
+            return self._fetch_fragments(self.placed)
+        except RunsAway as runaway:
+            self._begin_again(runaway.fragment)
+            return self._fetch_fragments(self.placed)
+
+    def _begin_again(self, runaway: Fragment) -> None:
+        """Places the query anew, without joins and groups at a source that did not come back.
+
+        All of it: what has arrived is of a state of its source that is gone with its snapshot.
+        """
+        assert self._optimised is not None
+        self.stop.set(QueryCancelled("placed another way", source=runaway.source))
+        self._release()
+        stop = Stop()
+        self.stop = stop
+        if self._cancelled:
+            stop.set(None)
+            raise QueryCancelled("the query was cancelled")
+        self._snapshots, self._prefetches, self._kept = {}, [], {}
+        self.fetches = []
+        self._attempt += 1
+        tables = frozenset(t.qualified_parts for t in runaway.tables)
+        self._place(self._optimised, tables)
+
+    def _release(self) -> None:
+        """Ends what still runs at the sources."""
+        for snapshot in self._snapshots.values():
+            snapshot.cancel()
+        for prefetch in self._prefetches:
+            prefetch.abandon()
+        for snapshot in self._snapshots.values():
+            snapshot.close()
+        for prefetch in self._prefetches:
+            prefetch.join(_CLOSE_SECONDS)
 
     def _fetch_fragments(self, placed: Placed) -> dict[str, Delivery]:
         if len(placed.fragments) == 1 and _read_once(placed.plan):
@@ -427,25 +527,50 @@ class Query:
             reduced = with_keys(fragment, keyed, deliveries, self.cursor, translator)
             if reduced is not None:
                 fragment, count = reduced
-        degree = self._degree(fragment)
-        fetch = Fetch(fragment, self._snapshot(fragment.source), self.stop, timeout, most, degree)
+        kept = self._kept.get(fragment.name) or self.session.results.get(fragment)
+        if kept is not None:
+            fetch = Fetch(fragment, KeptSnapshot(kept), self.stop)
+            fetch.metrics.age = kept.age
+        else:
+            degree = self._degree(fragment)
+            snapshot = self.session.results.keeping(fragment, self._snapshot(fragment.source))
+            patience = self._patience(asked)
+            fetch = Fetch(fragment, snapshot, self.stop, timeout, most, degree, patience)
+            self.cost.ask_beside(asked, fetch.sent)
         fetch.metrics.keys = count
-        self.cost.ask_beside(asked, fetch.sent)
         self.fetches.append(fetch)
         return fetch
 
+    def _patience(self, fragment: Fragment) -> float | None:
+        """After how many seconds a fragment is given up; None: never, or not a second time.
+
+        Nor where the query has a price: what is asked again is billed again.
+        """
+        least = self.session.settings.runaway_seconds
+        if not least or self._attempt or self._optimised is None or fragment.patience is None:
+            return None
+        sources = {r.fragment.source for r in self.runs}
+        if any(self.session.settings.sources[s].charges for s in sources):
+            return None
+        return max(least, fragment.patience)
+
     def _degree(self, fragment: Fragment) -> int:
         """How many connections may read a fragment at once."""
-        mine = sum(r.fragment.source == fragment.source for r in self.runs)
+        mine = len(self._asked_of(fragment.source))
         settings = self.session.settings
         cores = settings.threads or os.cpu_count() or 1
         return min(settings.sources[fragment.source].max_connections // max(mine, 1), cores)
+
+    def _asked_of(self, source: str) -> list[Fragment]:
+        """The fragments that a source will run."""
+        mine = [r.fragment for r in self.runs if r.fragment.source == source]
+        return [f for f in mine if f.name not in self._kept]
 
     def _snapshot(self, source: str) -> Snapshot:
         with self._snapshot_lock:
             found = self._snapshots.get(source)
             if found is None:
-                mine = [r.fragment for r in self.runs if r.fragment.source == source]
+                mine = self._asked_of(source)
                 scans = self.placed is None or bool(self.placed.fallbacks)
                 # The fallback scans when and as often as DuckDB asks.
                 parts = [len(f.parts(self._degree(f))) or 1 for f in mine]
@@ -455,7 +580,7 @@ class Query:
             return found
 
     def _spill_name(self, name: str) -> str:
-        return f"spill:{self.number}:{name}"
+        return f"spill:{self.number}.{self._attempt}:{name}"
 
     def _spill(self, name: str, reader: pa.RecordBatchReader) -> None:
         table = self._spill_name(name)
@@ -512,6 +637,7 @@ class Query:
                 run.rows, run.bytes = fetch.metrics.rows, fetch.metrics.bytes
                 run.seconds, run.usage = fetch.metrics.seconds, fetch.metrics.usage
                 run.keys, run.connections = fetch.metrics.keys, fetch.metrics.connections
+                run.age = fetch.metrics.age
 
     def cancel(self) -> None:
         """Ends the query from any thread: remote statements first."""
@@ -539,7 +665,7 @@ class Query:
         for snapshot in self._snapshots.values():
             snapshot.close()
         for prefetch in self._prefetches:
-            prefetch.join(5)
+            prefetch.join(_CLOSE_SECONDS)
         self.record_metrics()
         self._write_down()
         self._when_free(self._drop_spilled)
@@ -556,7 +682,9 @@ class Query:
         elif self._failed:
             status = "failed"
         by_name = {f.fragment.name: f.metrics for f in self.fetches}
-        took = [(r.fragment, by_name.get(r.fragment.name)) for r in self.runs]
+        # What was kept was asked, and is written down, before.
+        asked = [r.fragment for r in self.runs if r.age is None]
+        took = [(f, by_name.get(f.name)) for f in asked]
         self.cost.finish(took, status)
 
     def _drop_spilled(self) -> None:
@@ -609,6 +737,12 @@ def _is_ready(placed: Placed, fragment: Fragment, arrived: Mapping[str, Delivery
     """Whether all keys that a fragment waits for can be known."""
     keyed = placed.keyed.get(fragment.name)
     return keyed is None or all(f.exchanges <= arrived.keys() for f in keyed.filters)
+
+
+def _reads_here(plan: Relation) -> bool:
+    """Whether a bound plan reads more than its sources: what may be another thing next time."""
+    scans = [n for n in plan.walk() if isinstance(n, LocalScan)]
+    return any(not isinstance(s.relation.this, exp.Values) for s in scans)
 
 
 def _read_once(plan: Relation) -> bool:

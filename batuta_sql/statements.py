@@ -394,6 +394,10 @@ def _set(connection: Connection, statement: Statement) -> Outcome:
     value = re.sub(r"^\s*set\s+(?:session\s+|global\s+)?", "", statement.sql, flags=re.IGNORECASE)
     text = f"SET GLOBAL {value}"
     outcome = _run_local(connection, text, None)
+    # What was computed before may mean something else now.
+    connection._session.engine.forget_constants()
+    connection._session.prepared.clear()
+    connection._session.results.clear()
     for source in connection._session.sources.values():
         if isinstance(source, EmbeddedSource):
             source.apply_setting(text)

@@ -17,8 +17,8 @@ from batuta_sql.errors import Error, ProgrammingError, did_you_mean, nearest
 from batuta_sql.plan.site import TableInfo
 from batuta_sql.sources.base import Source, TableName
 
-_SOON_SECONDS = 0.005
-"""What takes less is done before threads have started."""
+_SOON_SECONDS = 0.02
+"""What takes less is done before threads have started, and has taken turns."""
 
 _NOT_KNOWN_SECONDS = 0.1
 

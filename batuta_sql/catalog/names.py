@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,8 @@ class NamesInReach:
     views: Mapping[str, exp.Expr]
     dataset: Callable[[TableInfo], ds.Dataset]
     tables: dict[tuple[str, ...], TableInfo] = field(default_factory=dict)
+    only_sources: bool = True
+    """Whether all names that were looked up are tables of sources."""
     _prefetched: dict[tuple[str, ...], TableInfo] = field(default_factory=dict)
     """Tables that the statement may come to."""
 
@@ -56,18 +58,34 @@ class NamesInReach:
 
         :raises TierRefused: for a source that may not be contacted; then none has been.
         """
-        wanted: dict[tuple[str, ...], tuple[Source, tuple[str, ...]]] = {}
+        names: list[tuple[str, ...]] = []
         for table in tree.find_all(exp.Table):
             parts = table_parts(table)
             if parts is not None and len(parts) > 1:
                 source = self.catalog.source(parts[0])
                 if source is not None:
                     self._admit(source.name, table, sql)
-                    wanted[parts] = (source, parts[1:])
+                    names.append(parts)
+        self._prefetch(names)
+
+    def _prefetch(self, names: Iterable[tuple[str, ...]]) -> None:
+        wanted: dict[tuple[str, ...], tuple[Source, tuple[str, ...]]] = {}
+        for parts in names:
+            source = self.catalog.source(parts[0])
+            if source is not None:
+                wanted[parts] = (source, parts[1:])
         found = self.catalog.prefetch(list(dict.fromkeys(wanted.values())))
         for parts, (source, path) in wanted.items():
             if (source.name, path) in found:
                 self._prefetched[parts] = found[source.name, path]
+
+    def still_mean(self, tables: Mapping[tuple[str, ...], TableInfo]) -> bool:
+        """Whether names mean the same tables as before, described as before."""
+        try:
+            self._prefetch(tables)
+            return all(self.lookup(parts) == table for parts, table in tables.items())
+        except Error:
+            return False
 
     def _admit(self, source: str, table: exp.Table, sql: str) -> None:
         try:
@@ -94,13 +112,14 @@ class NamesInReach:
         """
         if parts in self.tables:
             return self.tables[parts]
-        if len(parts) == 1:
-            return self._bare(parts[0])
-        source = self.catalog.source(parts[0])
+        source = self.catalog.source(parts[0]) if len(parts) > 1 else None
         if source is not None:
             found = self._prefetched.get(parts) or self.catalog.resolve(source, parts[1:])
             self.tables[parts] = found
             return found
+        self.only_sources = False
+        if len(parts) == 1:
+            return self._bare(parts[0])
         if parts[-2].lower() == "information_schema" and len(parts) == 2:
             return self._information_schema(parts[1])
         local = self._local(parts)

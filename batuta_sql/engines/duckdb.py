@@ -109,6 +109,11 @@ class DuckDBEngine:
         with self._lock:
             return [self._constants.get(e) for e in expressions]
 
+    def forget_constants(self) -> None:
+        """Since a setting of the session has changed, the time zone for one."""
+        with self._lock:
+            self._constants.clear()
+
     # --- the virtual catalog inside DuckDB, for blocks that it runs by itself ------------------
 
     def view(

@@ -38,7 +38,8 @@ class FetchMetrics:
     """What a fragment took: rows, bytes (of Arrow memory), seconds from start to end.
 
     ``usage`` is what the source says that it billed, where it says so; ``keys`` how many keys went
-    with the statement, None where it was sent as it is; ``connections`` how many read it at once.
+    with the statement, None where it was sent as it is; ``connections`` how many read it at once;
+    ``age`` how many seconds before a result was read that was kept, None where it was read now.
     """
 
     rows: int = 0
@@ -48,6 +49,7 @@ class FetchMetrics:
     usage: Usage | None = None
     keys: int | None = None
     connections: int = 1
+    age: float | None = None
 
 
 class Stop:
@@ -68,9 +70,20 @@ class Stop:
         return self._event.is_set()
 
 
+class RunsAway(Exception):
+    """A fragment takes far longer at its source than another way would have."""
+
+    def __init__(self, fragment: Fragment) -> None:
+        super().__init__(f"{fragment.name} at {fragment.source}")
+        self.fragment = fragment
+
+
 @dataclass(eq=False)
 class Fetch:
-    """One running fragment."""
+    """One running fragment.
+
+    :param patience: seconds after which it runs away, unless half of its rows are here.
+    """
 
     fragment: Fragment
     snapshot: Snapshot
@@ -78,6 +91,7 @@ class Fetch:
     timeout: float | None = None
     max_bytes: float | None = None
     degree: int = 1
+    patience: float | None = None
     metrics: FetchMetrics = field(default_factory=FetchMetrics)
     sent: threading.Event = field(default_factory=threading.Event)
     """Set when the source has taken the statement, or refused it."""
@@ -100,6 +114,14 @@ class Fetch:
             hint="raise query_timeout, or look at the network",
         )
         return self.error
+
+    def runs_away(self) -> bool:
+        """Whether it has run far past what it was thought to take."""
+        if self.patience is None or self.metrics.finished:
+            return False
+        if time.monotonic() - self.started < self.patience:
+            return False
+        return self.metrics.rows < (self.fragment.rows or 0.0) / 2
 
     def batches(self) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """The restored batches; the statement starts now, in the calling thread."""
@@ -170,6 +192,8 @@ class Prefetch:
                 raise self._fetch.stop.error or QueryCancelled("the query was cancelled")
             if (error := self._fetch.overdue()) is not None:
                 raise error
+            if self._fetch.runs_away():
+                raise RunsAway(self._fetch.fragment)
         if self._failure is not None:
             raise self._failure
         assert self._schema is not None
@@ -179,8 +203,11 @@ class Prefetch:
         try:
             schema, batches = self._fetch.batches()
             self._schema = schema
-            self._ready.set()
+            if self._fetch.patience is None:
+                self._ready.set()
             for batch in batches:
+                # Where another way may still be taken, nothing is given before there are rows.
+                self._ready.set()
                 self._wait_for_room()
                 if self._abandoned or self._fetch.stop:
                     batches.close()  # type: ignore[attr-defined]
@@ -188,6 +215,7 @@ class Prefetch:
                 with self._room:
                     self._held += batch.nbytes
                 self._queue.put(batch)
+            self._ready.set()
             self._queue.put(None)
         except BaseException as error:
             self._fetch.stop.set(error)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from batuta_sql.errors import QueryCancelled
-from batuta_sql.exchange.fetch import Fetch, Stop
+from batuta_sql.exchange.fetch import Fetch, RunsAway, Stop
 from batuta_sql.plan.placement import Fragment
 
 _END_SECONDS = 5.0
@@ -58,6 +58,7 @@ class Gathering:
         """Waits for the next result.
 
         :raises Error: the first failure; the other statements are ended first.
+        :raises RunsAway: likewise.
         """
         try:
             while True:
@@ -82,6 +83,8 @@ class Gathering:
                 fetch.snapshot.cancel()
             if (error := fetch.overdue()) is not None:
                 raise error
+            if fetch.runs_away():
+                raise RunsAway(fetch.fragment)
 
     def _end(self, reason: BaseException) -> None:
         """Ends all statements, and waits until their threads have noticed."""

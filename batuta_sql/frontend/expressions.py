@@ -9,6 +9,7 @@ import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from sqlglot import exp
@@ -40,10 +41,13 @@ class SymbolMaker:
 
     def fresh(self, name: str) -> str:
         self.count += 1
-        stem = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)[:24] or "c"
-        if _RESERVED.match(stem):
-            stem = f"c{stem}"
-        return f"{stem}_{self.count}"
+        return f"{_stem(name)}_{self.count}"
+
+
+@lru_cache(maxsize=8192)
+def _stem(name: str) -> str:
+    stem = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)[:24] or "c"
+    return f"c{stem}" if _RESERVED.match(stem) else stem
 
 
 @dataclass
@@ -102,7 +106,7 @@ class ExpressionBinder:
     # --- names ---------------------------------------------------------------------------------
 
     def _column(self, node: exp.Column) -> Expr:
-        if node.meta.get("symbol"):
+        if node.meta_get("symbol"):
             return node
         if isinstance(node.this, exp.Star):
             raise Unmodelled("a qualified star inside an expression")
@@ -352,7 +356,7 @@ def value_literal(value: Any) -> Expr:
 def place(node: Expr, sql: str) -> Position | None:
     """Where ``node`` stands in the text it was parsed from."""
     for part in node.find_all(exp.Identifier):
-        start, end = part.meta.get("start"), part.meta.get("end")
+        start, end = part.meta_get("start"), part.meta_get("end")
         if start is not None and end is not None and end < len(sql):
             return Position.at_offset(sql, start, end - start + 1)
     return None

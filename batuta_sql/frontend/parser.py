@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any, Self
 
 import duckdb
 import sqlglot
@@ -74,7 +75,23 @@ def _faithful_tree(
     if not all(_pinned(table) for table in tree.find_all(exp.Table) if table.args.get("when")):
         return None, "AT with a value that is not written out, or of a table without a source"
     _name_outputs(tree, original, engine)
+    for node in tree.walk():
+        if node._meta is not None:
+            node._meta = _Shared(node._meta)
     return tree, None
+
+
+class _Shared(dict[str, Any]):
+    """What the parser says of a node, mostly its place: one for all copies of the node.
+
+    Copying it with each of them took longer than copying the rest of the tree.
+    """
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __setitem__(self, key: str, value: object) -> None:
+        raise TypeError("it belongs to other copies of the tree, too")
 
 
 def _pinned(table: exp.Table) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from sqlglot import exp
 
@@ -55,7 +56,14 @@ class Range:
         return all(a.lower() == b.lower() for a, b in zip(parts, mine, strict=True))
 
     def find(self, name: str) -> list[OutputColumn]:
-        return pick(name, self.columns)
+        return pick(name, self._by_name.get(name.lower(), []))
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[OutputColumn]]:
+        found: dict[str, list[OutputColumn]] = {}
+        for column in self.columns:
+            found.setdefault(column.name.lower(), []).append(column)
+        return found
 
 
 def pick(name: str, columns: tuple[OutputColumn, ...] | list[OutputColumn]) -> list[OutputColumn]:

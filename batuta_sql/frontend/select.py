@@ -176,7 +176,7 @@ class SelectBinder:
             return item.name
         if isinstance(item, exp.Dot):
             return item.name
-        return item.meta.get("duckdb_name") or item.sql("duckdb")
+        return item.meta_get("duckdb_name") or item.sql("duckdb")
 
     # --- clauses -------------------------------------------------------------------------------
 
@@ -246,7 +246,8 @@ class SelectBinder:
             return column(seen[node])
 
         result = [
-            e.copy().transform(visit, copy=False) if e is not None else None for e in expressions
+            e.copy().transform(visit, copy=False) if e is not None and e.find(exp.Window) else e
+            for e in expressions
         ]
         if functions:
             relation = Window(relation, tuple(functions))

@@ -43,7 +43,7 @@ def explain(placed: Placed, annotate: Annotate = lambda _: ()) -> str:
     lines: list[str] = []
 
     def remarks(fragment: Fragment) -> list[str]:
-        return [*_waiting(placed, fragment), *annotate(fragment)]
+        return [*_waiting(placed, fragment), *_expected(placed, fragment), *annotate(fragment)]
 
     for name, keyed in placed.keyed.items():
         fragments[name] = replace(fragments[name], sql=_with_names_of_keys(keyed))
@@ -91,10 +91,29 @@ def _waiting(placed: Placed, fragment: Fragment) -> list[str]:
     keyed = placed.keyed.get(fragment.name)
     if keyed is None:
         return []
-    lines = [f"about {f.keys:,.0f} {_name_of(f)} for {f.column}" for f in keyed.filters]
-    if fragment.rows is not None:
-        lines.append(f"about {keyed.rows:,.0f} rows are left of {fragment.rows:,.0f}")
-    return lines
+    return [f"about {f.keys:,.0f} {_name_of(f)} for {f.column}" for f in keyed.filters]
+
+
+def _expected(placed: Placed, fragment: Fragment) -> list[str]:
+    """What a fragment is thought to deliver, and how long that takes where it was measured."""
+    if fragment.rows is None:
+        return []
+    keyed = placed.keyed.get(fragment.name)
+    rows, share, left = fragment.rows, 1.0, ""
+    if keyed is not None:
+        rows, share = keyed.rows, keyed.rows / max(fragment.rows, 1.0)
+        left = f" of {fragment.rows:,.0f}"
+    line = f"about {rows:,.0f}{left} rows"
+    if fragment.bytes is not None:
+        line += f", {_rounded(fragment.bytes * share)} bytes"
+    if fragment.seconds is not None:
+        line += f", {fragment.seconds:.2g} s{' without keys' if keyed else ''}"
+    return [line]
+
+
+def _rounded(number: float) -> str:
+    """Three digits: an estimate is not better than that."""
+    return f"{float(f'{number:.3g}'):,.0f}"
 
 
 def _name_of(keys: KeyFilter) -> str:

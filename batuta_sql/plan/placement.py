@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from sqlglot import exp
 
 from batuta_sql.plan.cardinality import Cardinality
-from batuta_sql.plan.rates import RatesOf, SecondsOf
+from batuta_sql.plan.rates import ASSUMED, Rates, RatesOf, SecondsOf, moving_seconds, row_bytes
 from batuta_sql.plan.relational import (
     Aggregate,
     Distinct,
@@ -54,6 +54,11 @@ class Fragment:
     :param tables: the tables that it reads.
     :param rows: rows that it is expected to deliver, from the tables' statistics; None where one
         of them has none.
+    :param bytes: what these rows are expected to take on the way; None as for ``rows``.
+    :param seconds: from the statement to its last row, by the source's profile; None where it has
+        none. Of what is not in the profile, reading the tables, nothing is in it.
+    :param patience: seconds after which joining and grouping at the source has taken far longer
+        than bringing the rows here would; None where there is nothing else to do.
     :param ranged: the statement for a range of the table's blocks, ``LOW`` and ``HIGH`` in place
         of its ends; None where it is not worth reading by several connections at once.
     """
@@ -64,6 +69,9 @@ class Fragment:
     columns: tuple[tuple[str, WireColumn], ...]
     tables: tuple[TableInfo, ...]
     rows: float | None = None
+    bytes: float | None = None
+    seconds: float | None = None
+    patience: float | None = None
     ranged: str | None = None
 
     def parts(self, degree: int) -> tuple[str, ...]:
@@ -104,14 +112,24 @@ class Placed:
     """The fragments that wait for keys of others, by name."""
 
 
+TableKey = tuple[str, ...]
+"""A table's source and path."""
+
+Rendered = tuple[exp.Query, tuple[tuple[str, WireColumn], ...]]
+"""A statement of a source, and how its columns travel."""
+
+
 @dataclass
 class _Placer:
     capabilities: Mapping[str, Capabilities]
     whole: Relation
     rates: RatesOf = field(default_factory=dict)
     cardinality: Cardinality = field(default_factory=Cardinality)
+    runaways: frozenset[TableKey] = frozenset()
     count: int = 0
     kept: dict[str, None] = field(default_factory=dict)
+    statements: dict[int, tuple[Relation, Rendered]] = field(default_factory=dict)
+    """Of operators by id, which is only good while they live."""
 
     # --- asking --------------------------------------------------------------------------------
 
@@ -127,12 +145,25 @@ class _Placer:
         return Unparser(capabilities.translator, capabilities)
 
     def refusal(self, node: Relation, site: str) -> str | None:
-        """Why ``site`` cannot run ``node``; None where it can."""
+        """Why ``site`` cannot run ``node``, or should not again; None where it can."""
+        if self.runaways and not is_row_wise(node) and self.runaways & tables_of(node):
+            return f"at {site} it took far longer than bringing the rows here"
         try:
-            statement(node, self.capabilities[site])
+            self.statement(node, site)
         except NotPushable as reason:
             return reason.reason
         return None
+
+    def statement(self, node: Relation, site: str) -> Rendered:
+        """``statement`` of ``node``, rendered once.
+
+        :raises NotPushable: naming what the source is not proved to do.
+        """
+        known = self.statements.get(id(node))
+        if known is None:
+            known = (node, statement(node, self.capabilities[site]))
+            self.statements[id(node)] = known
+        return known[1]
 
     def multiplies(self, node: Relation) -> bool:
         """Whether ``node`` is a join that delivers more than it reads, and not the whole query.
@@ -297,6 +328,18 @@ class _Placer:
         return replace(inner, input=exchanged) if isinstance(inner, Sort) else exchanged
 
 
+def tables_of(node: Relation) -> frozenset[TableKey]:
+    """The tables that ``node`` reads."""
+    return frozenset(n.table.qualified_parts for n in node.walk() if isinstance(n, Scan))
+
+
+def is_row_wise(node: Relation) -> bool:
+    """Whether ``node`` does nothing but read rows, choose some and compute their values."""
+    while isinstance(node, Project | Filter):
+        node = node.input
+    return isinstance(node, Scan)
+
+
 _WORTH_SECONDS = 0.02
 _CLEARLY_LESS = 0.8
 """By how much the estimate has to be better, since it is one."""
@@ -341,6 +384,7 @@ def place(
     worth: Worth | None = None,
     rates: RatesOf | None = None,
     partial: Reduction | None = None,
+    runaways: frozenset[TableKey] = frozenset(),
 ) -> Placed:
     """Places an optimised plan.
 
@@ -349,8 +393,10 @@ def place(
     :param worth: when fragments wait for keys of others; None: never.
     :param rates: of the sources that were measured.
     :param partial: from where on a partial aggregate is worth making; None: never.
+    :param runaways: tables over which nothing is joined or grouped at their source, since it took
+        far too long.
     """
-    placer = _Placer(capabilities, plan, rates or {})
+    placer = _Placer(capabilities, plan, rates or {}, runaways=runaways)
     counter = iter(range(1, 1_000_000))
     plan = split_averages(
         plan, lambda node: _average_helps(placer, node), lambda name: f"{name}_p{next(counter)}"
@@ -365,13 +411,19 @@ def place(
     placed = placer.place(plan)
     placed = prune_columns(placed, frozenset(s for _, s in outputs))
     statements = {
-        node.name: statement(node.input, capabilities[node.site])
+        node.name: placer.statement(node.input, node.site)
         for node in placed.walk()
         if isinstance(node, Exchange)
     }
     placed, deliveries = share(placed, statements)
     fragments = tuple(
-        _fragment(d.exchange, d.query, tuple(d.columns), capabilities[d.exchange.site])
+        _fragment(
+            d.exchange,
+            d.query,
+            tuple(d.columns),
+            capabilities[d.exchange.site],
+            placer.rates.get(d.exchange.site),
+        )
         for d in deliveries
     )
     sent = {f.name: Statement(f.sql, f.columns) for f in fragments}
@@ -426,9 +478,7 @@ def _average_helps(placer: _Placer, node: Aggregate) -> bool:
     return placer.refusal(trial.input, site) is None
 
 
-def statement(
-    node: Relation, capabilities: Capabilities
-) -> tuple[exp.Query, tuple[tuple[str, WireColumn], ...]]:
+def statement(node: Relation, capabilities: Capabilities) -> Rendered:
     """``node`` as one statement of a source, and how its columns travel.
 
     :raises NotPushable: naming what the source is not proved to do.
@@ -447,13 +497,24 @@ def _fragment(
     query: exp.Query,
     columns: tuple[tuple[str, WireColumn], ...],
     capabilities: Capabilities,
+    rates: Rates | None = None,
 ) -> Fragment:
     tables = tuple(n.table for n in node.walk() if isinstance(n, Scan))
     text = query.sql(dialect=capabilities.dialect)
     known = all(t.statistics.rows is not None for t in tables)
-    rows = Cardinality().rows(node.input) if known else None
+    cardinality = Cardinality()
+    rows = cardinality.rows(node.input) if known else None
+    symbols = [s for s, _ in columns]
+    size = rows * row_bytes(node.input, symbols) if rows is not None else None
+    seconds = patience = None
+    if known and not is_row_wise(node.input) and capabilities.dialect != "duckdb":
+        patience = moving_seconds(node.input, rates or ASSUMED, cardinality)
+    if rows is not None and rates is not None:
+        seconds = SecondsOf(rates, cardinality).pushed(node.input, frozenset(symbols))
     ranged = _ranged(node.input, query, capabilities, rows)
-    return Fragment(node.name, node.site, text, columns, tables, rows, ranged)
+    return Fragment(
+        node.name, node.site, text, columns, tables, rows, size, seconds, patience, ranged
+    )
 
 
 def _ranged(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sqlglot import exp
@@ -15,6 +15,7 @@ from batuta_sql.plan.relational import (
     Join,
     Project,
     Relation,
+    Scan,
     conjuncts,
     references,
 )
@@ -58,6 +59,28 @@ class Rates:
     grouped_here_per_second: float
 
 
+ASSUMED = Rates(0.02, 25e6, 4e6, 1e6, 10e6)
+"""Of a source that was not measured: a server in the next town, not too busy."""
+
+_FAR_LONGER = 3.0
+
+
+def moving_seconds(node: Relation, rates: Rates, cardinality: Cardinality) -> float:
+    """After how long the rows that ``node`` is made of would long have been here.
+
+    Whoever waits that long for a source's answer, and only then brings the rows, has lost no more
+    than a few times what the better of the two would have taken (the ski-rental argument).
+    """
+    seconds = 0.0
+    for scan in node.walk():
+        if isinstance(scan, Scan):
+            rows = cardinality.rows(scan)
+            symbols = scan.symbols
+            values, size = rows * len(symbols), rows * row_bytes(scan, symbols)
+            seconds += max(values / rates.values_per_second, size / rates.bytes_per_second)
+    return _FAR_LONGER * (rates.latency + seconds)
+
+
 @dataclass
 class SecondsOf:
     """Seconds that one source's part of a plan takes, at the source, on the way and here.
@@ -89,7 +112,7 @@ class SecondsOf:
     def _delivery(self, node: Relation, needed: frozenset[str]) -> float:
         rows = self.cardinality.rows(node)
         symbols = [s for s in node.symbols if s in needed]
-        size = rows * sum(_FIELD_BYTES + _width(node, s) for s in symbols)
+        size = rows * row_bytes(node, symbols)
         values = rows * max(len(symbols), 1)
         return self.rates.latency + max(
             values / self.rates.values_per_second, size / self.rates.bytes_per_second
@@ -113,6 +136,11 @@ class SecondsOf:
                 rows = sum(self.cardinality.rows(i) for i in node.inputs)
                 return rows / (grouped_per_second * _JOIN_TIMES)
         return 0.0
+
+
+def row_bytes(node: Relation, symbols: Iterable[str]) -> float:
+    """Bytes that a row of some columns takes on the way, on average."""
+    return sum(_FIELD_BYTES + _width(node, s) for s in symbols)
 
 
 def _needed_below(node: Relation, needed: frozenset[str]) -> frozenset[str]:

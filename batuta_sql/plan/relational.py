@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Literal
 
 from sqlglot import exp
@@ -30,7 +30,7 @@ class Relation:
 
     @property
     def inputs(self) -> tuple[Relation, ...]:
-        return tuple(getattr(self, name) for name in self._input_names)
+        return tuple([getattr(self, name) for name in self._input_names])
 
     @property
     def _input_names(self) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ class Relation:
             return self
         return replace(self, **dict(zip(names, new, strict=True)))
 
-    @property
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         return self.inputs[0].symbols
 
@@ -55,9 +55,11 @@ class Relation:
 
     def walk(self) -> Iterator[Relation]:
         """This operator and all below it, depth first."""
-        yield self
-        for relation in self.inputs:
-            yield from relation.walk()
+        waiting: list[Relation] = [self]
+        while waiting:
+            relation = waiting.pop()
+            yield relation
+            waiting.extend(reversed(relation.inputs))
 
 
 @cache
@@ -73,7 +75,7 @@ class Scan(Relation):
     table: TableInfo
     columns: tuple[tuple[str, ColumnInfo], ...]
 
-    @property
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         return tuple(s for s, _ in self.columns)
 
@@ -94,7 +96,7 @@ class LocalScan(Relation):
     tables: tuple[TableInfo, ...] = ()
     rows: float | None = None
 
-    @property
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         return tuple(s for s, _ in self.columns)
 
@@ -115,7 +117,7 @@ class LocalScan(Relation):
 class OneRow(Relation):
     """A single row without columns: a SELECT without FROM."""
 
-    @property
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         return ()
 
@@ -139,7 +141,7 @@ class Project(Relation):
     input: Relation
     assignments: tuple[Assignment, ...]
 
-    @property
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         return tuple(s for s, _ in self.assignments)
 
@@ -157,7 +159,7 @@ class Join(Relation):
     kind: JoinKind
     on: Expr | None = None
 
-    @property
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         if self.kind in ("SEMI", "ANTI"):
             return self.left.symbols
@@ -184,7 +186,7 @@ class Apply(Relation):
     operands: tuple[Expr, ...] = ()
     comparison: tuple[type[exp.Expr], Literal["ANY", "ALL"]] | None = None
 
-    @property
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         return (*self.input.symbols, self.symbol)
 
@@ -206,7 +208,7 @@ class Aggregate(Relation):
     aggregates: tuple[Assignment, ...]
     grouping_sets: tuple[tuple[int, ...], ...] | None = None
 
-    @property
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         return tuple(s for s, _ in self.keys + self.aggregates)
 
@@ -222,7 +224,7 @@ class Window(Relation):
     input: Relation
     functions: tuple[Assignment, ...]
 
-    @property
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         return self.input.symbols + tuple(s for s, _ in self.functions)
 
@@ -291,7 +293,7 @@ class SetOperation(Relation):
     all: bool
     columns: tuple[tuple[str, str, str], ...]
 
-    @property
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         return tuple(s for s, _, _ in self.columns)
 
@@ -304,7 +306,7 @@ class With(Relation):
     definition: Relation
     body: Relation
 
-    @property
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         return self.body.symbols
 
@@ -316,7 +318,7 @@ class CommonScan(Relation):
     name: str
     columns: tuple[tuple[str, str], ...]
 
-    @property
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         return tuple(s for s, _ in self.columns)
 
@@ -333,7 +335,7 @@ class Exchange(Relation):
     name: str
     delivered: tuple[str, ...] | None = None
 
-    @property
+    @cached_property
     def symbols(self) -> tuple[str, ...]:
         return self.input.symbols if self.delivered is None else self.delivered
 
@@ -390,6 +392,9 @@ def substitute(expression: Expr, values: Callable[[str], Expr | None]) -> Expr:
             return parenthesized(value.copy())
         return node
 
+    if isinstance(expression, exp.Column):
+        value = values(expression.name)
+        return expression.copy() if value is None else parenthesized(value.copy())
     return expression.copy().transform(visit, copy=False)
 
 
@@ -424,10 +429,8 @@ _VOLATILE_NAMES = frozenset(
 
 def is_stable(expression: Expr) -> bool:
     """Whether the expression gives the same one value each time for the same row."""
-    for node in expression.walk():
-        if isinstance(node, _VOLATILE_NODES):
-            return False
-        if isinstance(node, exp.Anonymous) and node.name.lower() in _VOLATILE_NAMES:
+    for node in expression.find_all(exp.Anonymous, *_VOLATILE_NODES):
+        if not isinstance(node, exp.Anonymous) or node.name.lower() in _VOLATILE_NAMES:
             return False
     return True
 

@@ -105,6 +105,8 @@ class TableInfo:
     :param columns: in the table's own order.
     :param keys: column sets known to be unique and not null, the primary key first.
     :param version: the pinned version of a versioned table (Delta), or None.
+    :param content: what no other content of any table is called: of a versioned table its own
+        identity and the version; None where the source does not tell.
     :param labels: what the data itself says of the table's rows as such.
     :param bases: the tables whose rows this one may show: a view's, a partition's parents.
     :param blocks: how many blocks it had, where its rows can be read by ranges of blocks.
@@ -117,6 +119,7 @@ class TableInfo:
     keys: tuple[tuple[str, ...], ...] = ()
     statistics: Statistics = Statistics()
     version: str | None = None
+    content: str | None = None
     labels: frozenset[str] = frozenset()
     bases: tuple[BaseTable, ...] = ()
     blocks: int | None = None

@@ -130,6 +130,7 @@ class DeltaReader(EmbeddedSource):
                 },
             ),
             version=str(found.version),
+            content=f"{found.identity}@{found.version}",
         )
 
     # --- the log -------------------------------------------------------------------------------

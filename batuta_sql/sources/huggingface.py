@@ -133,6 +133,7 @@ class HuggingFace(Files):
                 found,
                 path=shown,
                 version=dataset.commit,
+                content=dataset.commit,
                 columns=tuple(
                     replace(c, labels=c.labels | ColumnLabels(labels)) for c in found.columns
                 ),

@@ -156,6 +156,8 @@ class IcebergReader(EmbeddedSource):
             kind=self.table_kind,
             statistics=found.statistics,
             version=f"{found.snapshot_id}.{found.schema_id}",
+            # Snapshots have random numbers of 64 bits; a table without any has no rows.
+            content=f"{found.snapshot_id}.{found.schema_id}",
             labels=found.labels.rows,
         )
 

@@ -22,15 +22,16 @@ from batuta_sql.plan.relational import (
 from batuta_sql.plan.site import LOCAL
 
 
-def group_joins(plan: Relation) -> Relation:
+def group_joins(plan: Relation, cardinality: Cardinality | None = None) -> Relation:
     """``plan`` with each cluster of inner joins grouped by source."""
+    known = cardinality or Cardinality()
     if isinstance(plan, Join | Filter):
         relations: list[Relation] = []
         predicates: list[Expr] = []
         _flatten(plan, relations, predicates)
         if len(relations) > 2:
-            return _assemble([group_joins(r) for r in relations], predicates)
-    return plan.with_inputs(*(group_joins(i) for i in plan.inputs))
+            return _assemble([group_joins(r, known) for r in relations], predicates, known)
+    return plan.with_inputs(*(group_joins(i, known) for i in plan.inputs))
 
 
 def sites(plan: Relation) -> frozenset[str]:
@@ -58,19 +59,22 @@ def _flatten(node: Relation, relations: list[Relation], predicates: list[Expr]) 
             relations.append(node)
 
 
-def _assemble(relations: list[Relation], predicates: list[Expr]) -> Relation:
+def _assemble(
+    relations: list[Relation], predicates: list[Expr], cardinality: Cardinality
+) -> Relation:
     groups: list[Relation] = []
     left = list(predicates)
     pending = list(relations)
+    homes = {id(r): sites(r) for r in relations}
     while pending:
         group = pending.pop(0)
-        home = sites(group)
+        home = homes[id(group)]
         if len(home) == 1 and LOCAL not in home:
             grown = True
             while grown:
                 grown = False
                 for other in pending:
-                    if sites(other) == home and _worth_joining(group, other, left):
+                    if homes[id(other)] == home and _worth_joining(group, other, left, cardinality):
                         group = _join(group, other, left)
                         pending.remove(other)
                         grown = True
@@ -94,9 +98,11 @@ def _connecting(a: Relation, b: Relation, predicates: list[Expr]) -> list[Expr]:
     ]
 
 
-def _worth_joining(a: Relation, b: Relation, predicates: list[Expr]) -> bool:
+def _worth_joining(
+    a: Relation, b: Relation, predicates: list[Expr], cardinality: Cardinality
+) -> bool:
     on = _connecting(a, b, predicates)
-    return bool(on) and not Cardinality().multiplies(Join(a, b, "INNER", conjunction(on)))
+    return bool(on) and not cardinality.multiplies(Join(a, b, "INNER", conjunction(on)))
 
 
 def _join(a: Relation, b: Relation, predicates: list[Expr]) -> Relation:
