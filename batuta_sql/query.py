@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ from batuta_sql.errors import (
     ProgrammingError,
     QueryCancelled,
 )
-from batuta_sql.exchange.fetch import Fetch, Prefetch, RunsAway, Stop
+from batuta_sql.exchange.fetch import Fetch, Misjudged, Prefetch, RunsAway, Stop
 from batuta_sql.exchange.gather import Gathering
 from batuta_sql.exchange.keys import with_keys
 from batuta_sql.exchange.result_cache import Kept, KeptSnapshot, ResultCache
@@ -57,6 +57,7 @@ from batuta_sql.plan.placement import (
     TableKey,
     place,
     scan_fragment,
+    with_key_filters,
 )
 from batuta_sql.plan.rates import RatesOf
 from batuta_sql.plan.relational import (
@@ -175,6 +176,8 @@ class Query:
         self._bound: BoundColumns | None = None
         self._optimised: Optimised | None = None
         self._attempt = 0
+        self._known: dict[tuple[str, str], float] = {}
+        """Rows that statements gave, which nobody would have thought."""
         self.names = NamesInReach(
             session.catalog,
             session.engine,
@@ -246,6 +249,7 @@ class Query:
             self.session.rates,
             _REDUCTION[settings.partial_aggregation],
             runaways,
+            self._known,
         )
         self._optimised = optimised
         self.placed = permitted_keys(placed, self.provenance, settings)
@@ -450,16 +454,67 @@ class Query:
         try:
             return self._fetch_fragments(self.placed)
         except RunsAway as runaway:
-            self._begin_again(runaway.fragment)
-            return self._fetch_fragments(self.placed)
+            tables = frozenset(t.qualified_parts for t in runaway.fragment.tables)
+            self._begin_again(tables)
+        except Misjudged:
+            self._begin_again()
+        return self._fetch_fragments(self.placed)
 
-    def _begin_again(self, runaway: Fragment) -> None:
-        """Places the query anew, without joins and groups at a source that did not come back.
+    def _look_again(
+        self,
+        placed: Placed,
+        arrived: Fragment,
+        deliveries: Mapping[str, Delivery],
+        waiting: Sequence[Fragment],
+    ) -> Placed:
+        """The plan by the true numbers, where a fragment had far more or fewer rows than thought.
+
+        :raises Misjudged: where that is worth sending other statements for what runs already.
+        """
+        rows = {f.fragment.name: f.metrics.rows for f in self.fetches}
+        if self._attempt or arrived.name in placed.keyed or not _far_off(arrived, rows):
+            return placed
+        known = {n: float(rows[n]) for n in deliveries if n not in placed.keyed}
+        settings = self.session.settings
+        better = with_key_filters(
+            placed,
+            _CapabilitiesOf(self.session.sources),
+            _WORTH[settings.semi_joins],
+            known,
+            frozenset(deliveries),
+        )
+        better = permitted_keys(better, self.provenance, settings)
+        running = [f for f in placed.fragments if f not in waiting and f.name not in deliveries]
+        if (
+            any(_is_better(better, f, rows.get(f.name, 0)) for f in running)
+            and self._may_begin_again
+        ):
+            by_name = {f.name: f for f in placed.fragments}
+            self._known = {(by_name[n].source, by_name[n].sql): r for n, r in known.items()}
+            raise Misjudged
+        names = {f.name for f in waiting}
+        kept = {n: k for n, k in placed.keyed.items() if n not in names}
+        self.placed = replace(
+            better, keyed=kept | {n: k for n, k in better.keyed.items() if n in names}
+        )
+        return self.placed
+
+    @property
+    def _may_begin_again(self) -> bool:
+        """Once at the most, and never where what is asked again would be billed again."""
+        sources = {r.fragment.source for r in self.runs}
+        charging = any(self.session.settings.sources[s].charges for s in sources)
+        return not self._attempt and not charging and self._optimised is not None
+
+    def _begin_again(self, runaways: frozenset[TableKey] = frozenset()) -> None:
+        """Places the query anew, by what is known now.
 
         All of it: what has arrived is of a state of its source that is gone with its snapshot.
+
+        :param runaways: tables over which nothing is joined or grouped at their source.
         """
         assert self._optimised is not None
-        self.stop.set(QueryCancelled("placed another way", source=runaway.source))
+        self.stop.set(QueryCancelled("placed another way"))
         self._release()
         stop = Stop()
         self.stop = stop
@@ -469,8 +524,7 @@ class Query:
         self._snapshots, self._prefetches, self._kept = {}, [], {}
         self.fetches = []
         self._attempt += 1
-        tables = frozenset(t.qualified_parts for t in runaway.tables)
-        self._place(self._optimised, tables)
+        self._place(self._optimised, runaways)
 
     def _release(self) -> None:
         """Ends what still runs at the sources."""
@@ -502,6 +556,7 @@ class Query:
                 self.cursor.register(name, gathered.table)
             table = name if gathered.table is not None else self._spill_name(name)
             deliveries[name] = Delivery((table,), _decoders(gathered.fragment.columns))
+            placed = self._look_again(placed, gathered.fragment, deliveries, waiting)
 
     def _streamed(self, placed: Placed) -> dict[str, Delivery]:
         """One fragment that the residual reads once, while it arrives."""
@@ -542,15 +597,9 @@ class Query:
         return fetch
 
     def _patience(self, fragment: Fragment) -> float | None:
-        """After how many seconds a fragment is given up; None: never, or not a second time.
-
-        Nor where the query has a price: what is asked again is billed again.
-        """
+        """After how many seconds a fragment is given up; None: never."""
         least = self.session.settings.runaway_seconds
-        if not least or self._attempt or self._optimised is None or fragment.patience is None:
-            return None
-        sources = {r.fragment.source for r in self.runs}
-        if any(self.session.settings.sources[s].charges for s in sources):
+        if not least or fragment.patience is None or not self._may_begin_again:
             return None
         return max(least, fragment.patience)
 
@@ -737,6 +786,28 @@ def _is_ready(placed: Placed, fragment: Fragment, arrived: Mapping[str, Delivery
     """Whether all keys that a fragment waits for can be known."""
     keyed = placed.keyed.get(fragment.name)
     return keyed is None or all(f.exchanges <= arrived.keys() for f in keyed.filters)
+
+
+_FAR_OFF = 10.0
+_WORTH_BEGINNING_AGAIN = 200_000
+"""Rows that need not be moved then; fewer arrive sooner than another statement is sent."""
+
+
+def _far_off(fragment: Fragment, rows: Mapping[str, int]) -> bool:
+    """Whether a fragment had far more or far fewer rows than it was thought to have."""
+    if fragment.rows is None:
+        return False
+    low, high = sorted((max(fragment.rows, 1.0), max(float(rows[fragment.name]), 1.0)))
+    return high / low >= _FAR_OFF
+
+
+def _is_better(better: Placed, running: Fragment, so_far: int) -> bool:
+    """Whether a fragment that runs would have far fewer rows left if it were sent with keys."""
+    keyed = better.keyed.get(running.name)
+    if keyed is None or running.rows is None:
+        return False
+    left = running.rows - so_far
+    return left - keyed.rows >= _WORTH_BEGINNING_AGAIN and keyed.rows <= left / _FAR_OFF
 
 
 def _reads_here(plan: Relation) -> bool:

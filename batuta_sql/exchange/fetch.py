@@ -78,6 +78,10 @@ class RunsAway(Exception):
         self.fragment = fragment
 
 
+class Misjudged(Exception):
+    """What has arrived is so far from what was thought that other statements are to be sent."""
+
+
 @dataclass(eq=False)
 class Fetch:
     """One running fragment.

@@ -99,6 +99,10 @@ _PARALLEL_BLOCKS = 2_000
 """16 MB: less is read sooner than another connection is made."""
 
 
+KnownRows = Mapping[tuple[str, str], float]
+"""How many rows a source gave to a statement."""
+
+
 @dataclass(frozen=True)
 class Placed:
     """A placed plan: the residual with its exchanges, the fragments, and why things stayed."""
@@ -385,6 +389,7 @@ def place(
     rates: RatesOf | None = None,
     partial: Reduction | None = None,
     runaways: frozenset[TableKey] = frozenset(),
+    known: KnownRows | None = None,
 ) -> Placed:
     """Places an optimised plan.
 
@@ -395,7 +400,9 @@ def place(
     :param partial: from where on a partial aggregate is worth making; None: never.
     :param runaways: tables over which nothing is joined or grouped at their source, since it took
         far too long.
+    :param known: rows that statements are known to give.
     """
+    known = known or {}
     placer = _Placer(capabilities, plan, rates or {}, runaways=runaways)
     counter = iter(range(1, 1_000_000))
     plan = split_averages(
@@ -426,9 +433,28 @@ def place(
         )
         for d in deliveries
     )
-    sent = {f.name: Statement(f.sql, f.columns) for f in fragments}
-    keyed = key_filters(placed, sent, capabilities, worth) if worth is not None else {}
-    return Placed(placed, outputs, fragments, tuple(placer.kept), fallbacks, keyed)
+    result = Placed(placed, outputs, fragments, tuple(placer.kept), fallbacks)
+    rows = {f.name: r for f in fragments if (r := known.get((f.source, f.sql))) is not None}
+    return with_key_filters(result, capabilities, worth, rows)
+
+
+def with_key_filters(
+    placed: Placed,
+    capabilities: Mapping[str, Capabilities],
+    worth: Worth | None,
+    known: Mapping[str, float],
+    here: frozenset[str] = frozenset(),
+) -> Placed:
+    """``placed`` with key filters where these are worth it.
+
+    :param known: how many rows fragments have without keys, by name, where that is no estimate.
+    :param here: the names of those that have been fetched already.
+    """
+    if worth is None:
+        return placed
+    sent = {f.name: Statement(f.sql, f.columns) for f in placed.fragments}
+    keyed = key_filters(placed.plan, sent, capabilities, worth, known, here)
+    return replace(placed, keyed=keyed)
 
 
 @dataclass(frozen=True)

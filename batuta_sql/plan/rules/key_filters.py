@@ -161,13 +161,17 @@ def key_filters(
     statements: Mapping[str, Statement],
     capabilities: Mapping[str, Capabilities],
     worth: Worth,
+    known: Mapping[str, float] | None = None,
+    here: frozenset[str] = frozenset(),
 ) -> dict[str, Keyed]:
     """The fragments that wait for keys, by the name of their Exchange.
 
     :param plan: a placed plan.
     :param statements: of each Exchange, as it is without keys.
+    :param known: how many rows an Exchange has without keys, where that is no estimate.
+    :param here: those that have been fetched already.
     """
-    search = _Search(plan, statements, capabilities, worth)
+    search = _Search(plan, statements, capabilities, worth, known or {}, here)
     search.run()
     return search.keyed()
 
@@ -206,15 +210,18 @@ class _Shared:
 
 
 class _Scaled(Cardinality):
-    """Estimates that know of the filters chosen so far."""
+    """Estimates that know of the filters chosen so far, and of what is no estimate."""
 
-    def __init__(self, kept: Mapping[str, float]) -> None:
+    def __init__(self, kept: Mapping[str, float], known: Mapping[str, float]) -> None:
         super().__init__()
         self._kept_share = kept
+        self._known = known
 
     def _estimate(self, node: Relation) -> float:
         if isinstance(node, Exchange):
-            return self.rows(node.input) * self._kept_share.get(node.name, 1.0)
+            rows = self._known.get(node.name)
+            rows = self.rows(node.input) if rows is None else rows
+            return rows * self._kept_share.get(node.name, 1.0)
         return super()._estimate(node)
 
 
@@ -224,6 +231,8 @@ class _Search:
     statements: Mapping[str, Statement]
     capabilities: Mapping[str, Capabilities]
     worth: Worth
+    known: Mapping[str, float]
+    here: frozenset[str]
     chosen: dict[str, list[_Wanted]] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
     settled: set[int] = field(default_factory=set)
@@ -233,7 +242,7 @@ class _Search:
 
     def __post_init__(self) -> None:
         self.readers = Counter(n.name for n in self.plan.walk() if isinstance(n, Exchange))
-        self.cardinality = _Scaled(self.shares)
+        self.cardinality = _Scaled(self.shares, self.known)
 
     def run(self) -> None:
         """Chooses filters, and again as long as those that were chosen make others worth it."""
@@ -275,7 +284,7 @@ class _Search:
         for one in wanted:
             self.chosen.setdefault(one.consumer.name, []).append(one)
             self.shares[one.consumer.name] = self.shares.get(one.consumer.name, 1.0) * one.kept
-        self.cardinality = _Scaled(self.shares)
+        self.cardinality = _Scaled(self.shares, self.known)
 
     def _choose_shared(self) -> None:
         """A delivery that is read in several places has to hold the rows of all of them."""
@@ -306,7 +315,7 @@ class _Search:
         source = _scanned(relation, key)
         for consumer, found in consumers_of(other, symbol):
             info = _scanned(consumer.input, found)
-            if info is None or not _may_be_key(info.type):
+            if info is None or not _may_be_key(info.type) or consumer.name in self.here:
                 continue
             if source is not None and not comparable(source.type, info.type):
                 continue
