@@ -36,7 +36,8 @@ from batuta_sql.plan.cost import Estimate
 from batuta_sql.planview import Plan, estimate_of
 from batuta_sql.profile import default_file, read, write
 from batuta_sql.provenance import ColumnLineage
-from batuta_sql.query import Query, Session
+from batuta_sql.query import Query
+from batuta_sql.session import Session
 from batuta_sql.sources.embedded import EmbeddedSource
 from batuta_sql.sources.registry import make_source
 from batuta_sql.statements import Outcome, run_statement

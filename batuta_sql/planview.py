@@ -8,13 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from batuta_sql.execution import FragmentRun
 from batuta_sql.guards.labels import ResultLabels
 from batuta_sql.labels import ColumnLabels, labelled_schema
 from batuta_sql.plan.cost import Estimate, total
 from batuta_sql.plan.explain import explain
 from batuta_sql.plan.placement import Fragment
 from batuta_sql.provenance import ColumnLineage, LabelOrigin, column_lineage
-from batuta_sql.query import FragmentRun, Query
+from batuta_sql.query import Query
 
 _FAR_OFF = 3.0
 """From here on an estimate is called wrong."""

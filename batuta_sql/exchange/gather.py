@@ -73,7 +73,7 @@ class Gathering:
                     return found
                 raise self._stop.error or QueryCancelled("the query was cancelled")
         except BaseException as interruption:
-            self._end(interruption)
+            self.end(interruption)
             raise
 
     def _look_after(self) -> None:
@@ -86,7 +86,7 @@ class Gathering:
             if fetch.runs_away():
                 raise RunsAway(fetch.fragment)
 
-    def _end(self, reason: BaseException) -> None:
+    def end(self, reason: BaseException) -> None:
         """Ends all statements, and waits until their threads have noticed."""
         self._stop.set(reason)
         for fetch in self._running:

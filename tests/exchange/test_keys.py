@@ -272,12 +272,15 @@ def test_an_error_of_the_source_that_is_waited_for_is_the_querys(
 
 
 def test_the_history_does_not_take_a_reduced_fragment_for_the_whole(
-    connect: Callable[..., Any],
+    connect: Callable[..., Any], tmp_path: Path
 ) -> None:
-    connection = connect()
+    # A history of its own: of other statements, too, something would be learned.
+    cost = {"history_file": str(tmp_path / "history.sqlite")}
+    connection = connect(cost=cost)
     for _ in range(4):
         connection.execute(SQL).fetchall()
-    with closing(connect(semi_joins="off")) as other:
+    connection.close()
+    with closing(connect(semi_joins="off", cost=cost)) as other:
         cursor = other.execute(SQL)
         cursor.fetchall()
         (fragment,) = [f for f in cursor.plan.fragments if f.source == "crm"]
