@@ -39,6 +39,8 @@ def section(filled: Filled) -> str:
     sql = filled._for_batuta(SQL)
     estimate = filled.connection.estimate(sql)
     plan = with_small_numbers(filled.connection.explain(sql))
+    # What a source knows of tables that have just been made depends on when it looked.
+    plan = "\n".join(line for line in plan.splitlines() if "-- about" not in line)
     plan = _without_runs(plan, filled.stand.prefix)
     basis = _without_runs(estimate.basis, filled.stand.prefix)
     told = f"Estimate: {estimate.confidence}, from {basis}."
