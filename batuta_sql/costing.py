@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.parse
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -214,14 +214,21 @@ class QueryCost:
             self._sent += [f for f in fragments if f in charging]
         self._started = time.time()
 
-    def ask_beside(self, fragment: Fragment, sent: threading.Event) -> None:
+    def ask_beside(
+        self,
+        fragment: Fragment,
+        sent: threading.Event,
+        told: Callable[[SourceEstimate], None] = lambda found: None,
+    ) -> None:
         """Asks a source that does not charge while it runs a fragment; nobody waits.
 
         :param sent: set when the statement has its connection: the run comes first.
+        :param told: called with the answer.
         """
         costing = self._costing
         if costing.settings.estimate == "always" and fragment.name not in self._asked:
-            self._asked[fragment.name] = costing.ask(fragment, sent)
+            asked = self._asked[fragment.name] = costing.ask(fragment, sent)
+            asked.add_done_callback(lambda a: None if a.cancelled() else told(a.result().found))
 
     def authorise_scan(self, fragment: Fragment) -> None:
         """Returns if a fallback may read a table; most was permitted with the query.

@@ -199,7 +199,7 @@ class Execution:
                 self._degree(fragment),
                 self._patience(reduced.asked),
             )
-            self._cost.ask_beside(reduced.asked, fetch.sent)
+            self._cost.ask_beside(reduced.asked, fetch.sent, fetch.told)
         fetch.metrics.keys = reduced.keys
         self.fetches.append(fetch)
         return fetch

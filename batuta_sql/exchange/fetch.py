@@ -17,7 +17,14 @@ import pyarrow as pa
 from batuta_sql.errors import Error, OperationalError, QueryCancelled
 from batuta_sql.exchange.wire import restore, restored_schema
 from batuta_sql.plan.placement import Fragment
-from batuta_sql.sources.base import FragmentQuery, FragmentReader, Metered, Snapshot, Usage
+from batuta_sql.sources.base import (
+    FragmentQuery,
+    FragmentReader,
+    Metered,
+    Snapshot,
+    SourceEstimate,
+    Usage,
+)
 
 
 def fragment_query(
@@ -96,6 +103,8 @@ class Fetch:
     max_bytes: float | None = None
     degree: int = 1
     patience: float | None = None
+    least_seconds: float | None = None
+    """What the source's own plan says; known a moment after the statement was sent."""
     metrics: FetchMetrics = field(default_factory=FetchMetrics)
     sent: threading.Event = field(default_factory=threading.Event)
     """Set when the source has taken the statement, or refused it."""
@@ -119,11 +128,16 @@ class Fetch:
         )
         return self.error
 
+    def told(self, estimate: SourceEstimate) -> None:
+        """Takes what the source thinks of the statement."""
+        self.least_seconds = estimate.least_seconds
+
     def runs_away(self) -> bool:
-        """Whether it has run far past what it was thought to take."""
+        """Whether it has run far past what it was thought to take, or will by the source's plan."""
         if self.patience is None or self.metrics.finished:
             return False
-        if time.monotonic() - self.started < self.patience:
+        hopeless = (self.least_seconds or 0.0) > self.patience
+        if time.monotonic() - self.started < self.patience and not hopeless:
             return False
         return self.metrics.rows < (self.fragment.rows or 0.0) / 2
 

@@ -58,6 +58,7 @@ class SourceEstimate:
     :param rows: rows that come back.
     :param bytes_scanned: bytes the source will read; None where it cannot tell.
     :param seconds: time at the source; None where it cannot tell.
+    :param least_seconds: time at the source that it will hardly do with less of, by its own plan.
     :param confidence: ``exact``, ``estimated`` or ``unknown``: of ``bytes_scanned`` and of what
         else is billed; where no bytes are known, of ``rows``.
     :param basis: what it rests on, for people ("EXPLAIN (FORMAT JSON)", "file statistics").
@@ -82,6 +83,7 @@ class SourceEstimate:
     dbus: float | None = None
     warehouse_size: str | None = None
     resumes: bool | None = None
+    least_seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,12 @@ from batuta_sql.sources.postgresql_connections import (
     SharedState,
     small_result,
 )
-from batuta_sql.sources.postgresql_plans import delivered_bytes, relations, scanned_bytes
+from batuta_sql.sources.postgresql_plans import (
+    delivered_bytes,
+    least_seconds,
+    relations,
+    scanned_bytes,
+)
 from batuta_sql.sources.postgresql_sql import PostgreSQLTranslator
 from batuta_sql.sources.view_bases import tables_are_labelled
 
@@ -262,6 +267,7 @@ class PostgreSQL:
             confidence="estimated",
             basis="EXPLAIN (FORMAT JSON)",
             bytes_delivered=delivered_bytes(plan, [t for _, t in query.columns]),
+            least_seconds=least_seconds(plan),
         )
 
     def _plan(

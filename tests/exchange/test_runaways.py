@@ -81,6 +81,18 @@ def test_it_is_ended_there_and_made_here(
     assert running(postgres, uri) == 0
 
 
+def test_what_the_source_itself_calls_hopeless_is_not_waited_for(connect: Connect) -> None:
+    con = connect(runaway_seconds=20)
+    con.plan(LONG)
+    started = time.monotonic()
+    assert con.execute(LONG).fetchall() == ANSWER
+    assert time.monotonic() - started < 20
+    told = connect(runaway_seconds=5, cost={"estimate": "priced"})
+    started = time.monotonic()
+    assert told.execute(LONG).fetchall() == ANSWER
+    assert time.monotonic() - started >= 5
+
+
 def test_among_other_fragments(connect: Connect) -> None:
     sql = (
         f"SELECT s.name, x.n FROM other.small s JOIN ({LONG}) x ON x.n = s.id + {ANSWER[0][0] - 4}"
