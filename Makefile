@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 TPC_VENV := .cache/venv-tpc
+CONNECTORX_VENV := .cache/venv-connectorx
 EMULATORS := aws bigquery databricks snowflake spark
 EMULATOR_STAMPS := $(EMULATORS:%=.cache/venv-%/.stamp)
 BIN := $(VENV)/bin
@@ -31,6 +32,13 @@ $(TPC_VENV)/.stamp: tests/tpc/requirements.txt
 	$(TPC_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/tpc/requirements.txt
 	touch $@
 
+# ConnectorX, another peer in the benchmarks.
+$(CONNECTORX_VENV)/.stamp: benchmarks/connectorx.txt
+	mkdir -p .cache
+	$(PYTHON) -m venv $(CONNECTORX_VENV)
+	$(CONNECTORX_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/connectorx.txt
+	touch $@
+
 # Emulators of remote systems, each with an environment of its own: their pins are not ours.
 .cache/venv-%/.stamp: tests/emulators/%.txt
 	mkdir -p .cache
@@ -54,7 +62,7 @@ check: $(VENV)/.stamp
 	$(BIN)/mypy --strict batuta_sql
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.stamp .cache/tpc/.stamp
+bench: $(VENV)/.stamp .cache/tpc/.stamp $(CONNECTORX_VENV)/.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
