@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -44,6 +44,11 @@ class Pool:
             taken = adbc_driver_postgresql.dbapi.connect(self.uris[site] + asked, autocommit=True)
         yield taken
         free.append(taken)
+
+    def close(self) -> None:
+        for connections in self._free.values():
+            for connection in connections:
+                connection.close()
 
 
 def run(split: Split, pool: Pool) -> pa.Table:
@@ -105,8 +110,8 @@ def _here(sql: str, done: Mapping[str, pa.Table]) -> pa.Table:
 
 def main() -> None:
     uris, near = settings()
-    pool = Pool(uris)
-    serve(lambda number: run(split_of(number, near), pool))
+    with closing(Pool(uris)) as pool:
+        serve(lambda number: run(split_of(number, near), pool))
 
 
 if __name__ == "__main__":
