@@ -22,7 +22,7 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	touch $@
 
-# DuckDB 1.5.5 with its TPC generators and its own scanners: makes the test data, and is the peer
+# DuckDB 1.5.5 with its TPC generators and its own scanners: makes the test data, and is a peer
 # in the benchmarks. Its own environment, since Batuta itself needs DuckDB 2.
 tpc-venv: $(TPC_VENV)/.stamp
 

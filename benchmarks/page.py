@@ -12,10 +12,10 @@ SLOW = "a link of 200 Mbit/s, 10 ms each way"
 _DUCKDB = "DuckDB"
 _WHO = {
     _DUCKDB: "version 1.5.5 with its own postgres extension.",
-    "ConnectorX": "version 0.4.6 reads the columns that the query needs of each table, with the"
-    " filters on that table, all tables at once and large ones in as many partitions as there are"
-    " cores; DuckDB 2 joins them. (Its own federated queries need a Java library that its wheel"
-    " does not have.)",
+    "ConnectorX": "version 0.4.6 reads the columns that the query needs of each table as they are,"
+    " with the filters on that table, all tables at once and large ones in as many partitions as"
+    " there are cores; DuckDB 2 joins them. (Its own federated queries need a Java library that"
+    " its wheel does not have.)",
     "by hand": "splits written by a person who knows the data (`benchmarks/splits.py`): subtrees,"
     " aggregates and keys go to the databases, the rest is joined in DuckDB 2, by Batuta's driver."
     " The yardstick, not a product.",

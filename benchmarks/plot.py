@@ -57,8 +57,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
         for side in ("top", "right"):
             panel.spines[side].set_visible(False)
         # Above the panel, where no bar reaches.
-        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0)}
-        panel.legend(frameon=False, fontsize=8, ncols=len(bars) + 1, borderaxespad=0.0, **place)
+        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.0}
+        narrow = {"fontsize": 8, "columnspacing": 1.0, "handlelength": 1.0, "handletextpad": 0.5}
+        panel.legend(frameon=False, ncols=len(bars) + 1, **place, **narrow)
         panel.margins(x=0.01)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
