@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 TPC_VENV := .cache/venv-tpc
+CONNECTORX_VENV := .cache/venv-connectorx
 EMULATORS := aws bigquery databricks snowflake spark
 EMULATOR_STAMPS := $(EMULATORS:%=.cache/venv-%/.stamp)
 BIN := $(VENV)/bin
@@ -21,7 +22,7 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	touch $@
 
-# DuckDB 1.5.5 with its TPC generators and its own scanners: makes the test data, and is the peer
+# DuckDB 1.5.5 with its TPC generators and its own scanners: makes the test data, and is a peer
 # in the benchmarks. Its own environment, since Batuta itself needs DuckDB 2.
 tpc-venv: $(TPC_VENV)/.stamp
 
@@ -29,6 +30,13 @@ $(TPC_VENV)/.stamp: tests/tpc/requirements.txt
 	mkdir -p .cache
 	$(PYTHON) -m venv $(TPC_VENV)
 	$(TPC_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/tpc/requirements.txt
+	touch $@
+
+# ConnectorX, another peer in the benchmarks.
+$(CONNECTORX_VENV)/.stamp: benchmarks/connectorx.txt
+	mkdir -p .cache
+	$(PYTHON) -m venv $(CONNECTORX_VENV)
+	$(CONNECTORX_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/connectorx.txt
 	touch $@
 
 # Emulators of remote systems, each with an environment of its own: their pins are not ours.
@@ -54,7 +62,7 @@ check: $(VENV)/.stamp
 	$(BIN)/mypy --strict batuta_sql
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.stamp .cache/tpc/.stamp
+bench: $(VENV)/.stamp .cache/tpc/.stamp $(CONNECTORX_VENV)/.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 

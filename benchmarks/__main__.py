@@ -1,7 +1,8 @@
 """``make bench``: TPC-H over two PostgreSQL databases, written to ``docs/performance.md``.
 
-On loopback and over a slow link, beside DuckDB's own postgres extension. The figures go to
-``benchmarks/results`` as JSON, the page and its picture are made of them.
+On loopback and over a slow link, beside the peers of ``benchmarks/peers.py``, whose answers are
+compared with Batuta's. The figures go to ``benchmarks/results`` as JSON, the page and its picture
+are made of them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -92,20 +94,30 @@ def over(
         way = cleanup.enter_context(link("127.0.0.1", port, rate, delay))
         counted = {n: way.uri(u) for n, u in uris.items()}
         timed = dict(uris) if rate is None else counted
-        theirs = peers.extension(timed, counted, way, runs)
+        answers = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
+        theirs = {
+            kind.name: peers.measured(kind, timed, counted, way, runs, answers)
+            for kind in peers.KINDS
+        }
         through = cleanup.enter_context(tpch.connect(counted))
         ours = through if rate is not None else cleanup.enter_context(tpch.connect(timed))
         for number in tpch.QUERIES:
             one = tpch.measure(ours, number, rows, runs, way, through)
-            peer = theirs[number]
+            beside = {name: of[number] for name, of in theirs.items()}
             found.append(
                 {
                     "query": number,
                     "seconds": one.seconds,
-                    "peer_seconds": peer.seconds,
                     "floor_seconds": floor[number],
                     "wire": one.wire,
-                    "peer_wire": peer.wire,
+                    "peers": {
+                        name: {
+                            "seconds": peer.seconds,
+                            "wire": peer.wire,
+                            "differs": peers.differs(number, one.answer, peer.answer),
+                        }
+                        for name, peer in beside.items()
+                    },
                     "rows": one.rows,
                     "rows_of_tables": one.read,
                     "planning_seconds": one.planning,
@@ -114,11 +126,8 @@ def over(
                     "fallbacks": list(one.fallbacks),
                 }
             )
-            print(
-                f"q{number:02} {one.seconds:.3f} s, DuckDB {peer.seconds:.3f} s;"
-                f" {one.wire:,} bytes, DuckDB {peer.wire:,}",
-                flush=True,
-            )
+            told = "".join(f", {n} {p.seconds:.3f} ({p.wire:,})" for n, p in beside.items())
+            print(f"q{number:02} {one.seconds:.3f} s ({one.wire:,} bytes){told}", flush=True)
     return found
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-COLORS = {"Batuta": "#2f6f9f", "DuckDB": "#d9a441", "floor": "#9a9a9a"}
+from benchmarks.page import peers_of
+
+COLORS = {
+    "Batuta": "#2f6f9f",
+    "DuckDB": "#d9a441",
+    "ConnectorX": "#b5654a",
+    "by hand": "#8fb58a",
+}
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
@@ -25,10 +32,12 @@ def draw(result: dict[str, Any], path: Path) -> None:
     for panel, (name, rows) in zip(panels[:, 0], links.items(), strict=True):
         numbers = [r["query"] for r in rows]
         places = range(len(numbers))
-        width = 0.38
-        for shift, key, label in ((-0.5, "seconds", "Batuta"), (0.5, "peer_seconds", "DuckDB")):
-            heights = [r[key] for r in rows]
-            at = [p + shift * width for p in places]
+        bars = {"Batuta": [r["seconds"] for r in rows]}
+        for peer in peers_of(rows[0]):
+            bars[peer] = [peers_of(r)[peer]["seconds"] for r in rows]
+        width = 0.8 / len(bars)
+        for index, (label, heights) in enumerate(bars.items()):
+            at = [p + (index - (len(bars) - 1) / 2) * width for p in places]
             panel.bar(at, heights, width, color=COLORS[label], label=label)
         panel.scatter(
             places,
@@ -48,8 +57,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
         for side in ("top", "right"):
             panel.spines[side].set_visible(False)
         # Above the panel, where no bar reaches.
-        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0)}
-        panel.legend(frameon=False, fontsize=8, ncols=3, borderaxespad=0.0, **place)
+        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.0}
+        narrow = {"fontsize": 8, "columnspacing": 1.0, "handlelength": 1.0, "handletextpad": 0.5}
+        panel.legend(frameon=False, ncols=len(bars) + 1, **place, **narrow)
         panel.margins(x=0.01)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})

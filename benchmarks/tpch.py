@@ -15,6 +15,7 @@ from typing import Any
 
 import adbc_driver_postgresql.dbapi
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlglot
 from sqlglot import exp
@@ -48,6 +49,7 @@ class Measured:
     :param read: rows of all tables that the query names, each table counted once.
     :param memory: the most that this process held in one run: resident bytes.
     :param fallbacks: why parts ran through the fallback scan.
+    :param answer: of the run whose bytes were counted.
     """
 
     number: int
@@ -59,6 +61,7 @@ class Measured:
     read: int
     memory: int
     fallbacks: tuple[str, ...]
+    answer: pa.Table
 
 
 def data(scale: float) -> Path:
@@ -161,7 +164,7 @@ def measure(
     sql, tables = placed(number)
     _run(counted, sql)
     before = link.carried().both
-    _run(counted, sql)
+    answer = _run(counted, sql)
     wire = link.carried().both - before
     seconds: list[float] = []
     planning: list[float] = []
@@ -191,13 +194,14 @@ def measure(
         sum(rows[t] for t in tables),
         max(memory),
         fallbacks,
+        answer,
     )
 
 
-def _run(connection: Any, sql: str) -> None:
+def _run(connection: Any, sql: str) -> pa.Table:
     with closing(connection.cursor()) as cursor:
         cursor.execute(sql)
-        cursor.fetch_arrow_table()
+        return cursor.fetch_arrow_table()
 
 
 def forget_peak_memory() -> None:
