@@ -159,6 +159,18 @@ WHERE c.oid <> {oid} GROUP BY 1, 2
 """The tables that a view reads, a partition's parents and a parent's partitions."""
 
 
+_BATCH_BYTES = 1 << 20
+"""What the driver makes a batch of, 16 MB if not told otherwise: from half a megabyte on, the size
+makes no difference to the time (1.5 million rows of four columns: 0.52 s of processor time at each),
+but every connection holds several batches."""
+
+
+def _with_small_batches(cursor: Any) -> None:
+    cursor.adbc_statement.set_options(
+        **{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)}
+    )
+
+
 class PostgreSQL:
     """A PostgreSQL database."""
 
@@ -294,6 +306,7 @@ class PostgreSQL:
             state.release,
             self._error,
             on_close=state.close,
+            prepare=_with_small_batches,
             renew=state.renewed,
         )
 
