@@ -161,8 +161,8 @@ WHERE c.oid <> {oid} GROUP BY 1, 2
 
 _BATCH_BYTES = 1 << 20
 """What the driver makes a batch of, 16 MB if not told otherwise: from half a megabyte on, the size
-makes no difference to the time (1.5 million rows of four columns: 0.52 s of processor time at each),
-but every connection holds several batches."""
+makes no difference to the time (1.5 million rows of four columns: 0.52 s of processor time), but
+every connection holds several batches."""
 
 
 def _with_small_batches(cursor: Any) -> None:

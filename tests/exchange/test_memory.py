@@ -15,11 +15,17 @@ from batuta_sql.demo.postgres_server import PostgresServer
 BEYOND = 300
 """Megabytes beside ``memory_limit``: the interpreter, its libraries, batches on their way."""
 
-RUN = """
+RUN = '''
 import json, sys
 
-# Libraries of data frames come on top, where they are installed: the driver imports them.
-sys.modules["pandas"] = sys.modules["polars"] = None
+class NoFrames:
+    """Libraries of data frames come on top, where they are installed: the driver imports them."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("pandas", "polars"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, NoFrames())
 
 import batuta_sql
 
@@ -34,7 +40,7 @@ with batuta_sql.connect(config) as con:
     moved = cursor.metrics["bytes"]
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(json.dumps([rows, moved, int(peak.split()[1]) * 1024]))
-"""
+'''
 
 ROWS = 1_500_000
 
