@@ -308,6 +308,14 @@ def _distinct_in_table(scan: Scan, name: str) -> float:
     rows = statistics.rows if statistics.rows is not None else DEFAULT_ROWS
     if any(key == (name,) for key in scan.table.keys):
         return rows
+    known = _told_distinct(scan, name)
+    return min(rows, max(known, _distinct_by_keys(scan, name, rows)))
+
+
+def _told_distinct(scan: Scan, name: str) -> float:
+    """What the statistics say of a column alone."""
+    statistics = scan.table.statistics
+    rows = statistics.rows if statistics.rows is not None else DEFAULT_ROWS
     known = statistics.columns.get(name)
     if known is not None:
         if known.distinct is not None:
@@ -316,6 +324,20 @@ def _distinct_in_table(scan: Scan, name: str) -> float:
         if spread is not None:
             return min(rows, spread)
     return float(rows**0.8)
+
+
+def _distinct_by_keys(scan: Scan, name: str, rows: float) -> float:
+    """The least that a column of a key has: with the key's others it must tell all rows apart.
+
+    Samples see too few values of a column whose equal values lie together: of TPC-H's l_orderkey
+    (1.5 million) PostgreSQL counts a tenth.
+    """
+    least = 1.0
+    for key in scan.table.keys:
+        if name in key:
+            others = math.prod(_told_distinct(scan, other) for other in key if other != name)
+            least = max(least, rows / max(others, 1.0))
+    return least
 
 
 def _spread(low: object, high: object) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from batuta_sql.plan.relational import Relation
+from batuta_sql.plan.rules.count_keys import count_keys
 from batuta_sql.plan.rules.decorrelate import decorrelate
 from batuta_sql.plan.rules.fold_constants import Evaluate, fold_constants
 from batuta_sql.plan.rules.group_joins import group_joins
@@ -34,4 +35,5 @@ def optimise(
     plan = group_joins(plan)
     plan = push_semi_joins(plan)
     plan = push_limits(plan)
+    plan = count_keys(plan)
     return prune_columns(plan, needed)

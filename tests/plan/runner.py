@@ -81,7 +81,8 @@ def _table(line: str) -> TableInfo:
                 keys.append(name)
             else:
                 collation = COLLATIONS[word]
-        columns.append(ColumnInfo(name, " ".join(words), collation=collation))
+        nullable = name not in keys
+        columns.append(ColumnInfo(name, " ".join(words), nullable=nullable, collation=collation))
     return TableInfo(
         source,
         tuple(path),

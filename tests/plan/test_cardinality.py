@@ -56,6 +56,24 @@ def test_nothing_known_is_a_guess_not_an_error() -> None:
     assert Cardinality().rows(Scan(table, (("t_k", table.columns[0]),))) >= 1
 
 
+@pytest.mark.parametrize(("told", "expected"), [(1e5, 6e6 / 7), (1.5e6, 1.5e6), (9e9, 6e6)])
+def test_a_column_of_a_key_has_as_many_values_as_its_rows_need(
+    told: float, expected: float
+) -> None:
+    """A sample counts too few of values that lie together."""
+    columns = (ColumnInfo("order", "BIGINT"), ColumnInfo("number", "INTEGER"))
+    known = {"order": ColumnStatistics(told), "number": ColumnStatistics(7)}
+    table = TableInfo(
+        "s",
+        ("line",),
+        columns,
+        keys=(("order", "number"),),
+        statistics=Statistics(6e6, None, False, known),
+    )
+    lines = Scan(table, (("o", columns[0]), ("n", columns[1])))
+    assert Cardinality().distinct("o", lines) == pytest.approx(expected)
+
+
 # --- ranges ------------------------------------------------------------------------------------
 
 
