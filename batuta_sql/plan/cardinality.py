@@ -193,7 +193,8 @@ class Cardinality:
                 case Scan():
                     for s, column in inner.columns:
                         if s == symbol:
-                            return max(1.0, min(rows, _distinct_in_table(inner, column.name)))
+                            values = _distinct_in_table(inner, column.name)
+                            return max(1.0, min(rows, _met(values, rows / self.rows(inner), inner)))
                 case Aggregate() if len(inner.keys) == 1 and inner.keys[0][0] == symbol:
                     return rows
                 case Project():
@@ -310,6 +311,18 @@ def _distinct_in_table(scan: Scan, name: str) -> float:
         return rows
     known = _told_distinct(scan, name)
     return min(rows, max(known, _distinct_by_keys(scan, name, rows)))
+
+
+def _met(values: float, share: float, scan: Scan) -> float:
+    """How many of a column's values a share of the rows has, whatever chose them.
+
+    Cardenas (Analysis and performance of inverted data base structures, 1975): a value of
+    ``n`` rows is missed where all of them are.
+    """
+    rows = scan.table.statistics.rows
+    if rows is None or share >= 1.0:
+        return values
+    return values * float(1.0 - (1.0 - share) ** max(rows / values, 1.0))
 
 
 def _told_distinct(scan: Scan, name: str) -> float:

@@ -6,6 +6,8 @@ their rows are brought together: such a join at the source would move more, not 
 
 from __future__ import annotations
 
+from sqlglot import exp
+
 from batuta_sql.plan.cardinality import Cardinality
 from batuta_sql.plan.relational import (
     Expr,
@@ -14,11 +16,13 @@ from batuta_sql.plan.relational import (
     LocalScan,
     Relation,
     Scan,
+    column,
     conjunction,
     conjuncts,
     filtered,
     references,
 )
+from batuta_sql.plan.rewrite import known_type
 from batuta_sql.plan.site import LOCAL
 
 
@@ -74,7 +78,13 @@ def _assemble(
             while grown:
                 grown = False
                 for other in pending:
-                    if homes[id(other)] == home and _worth_joining(group, other, left, cardinality):
+                    if homes[id(other)] != home:
+                        continue
+                    told = left
+                    if not _connecting(group, other, left):
+                        told = _bridged(group, other, relations, left)
+                    if _worth_joining(group, other, told, cardinality):
+                        left = told
                         group = _join(group, other, left)
                         pending.remove(other)
                         grown = True
@@ -96,6 +106,39 @@ def _connecting(a: Relation, b: Relation, predicates: list[Expr]) -> list[Expr]:
         for p in predicates
         if references(p) & mine and references(p) & theirs and references(p) <= mine | theirs
     ]
+
+
+def _bridged(
+    a: Relation, b: Relation, relations: list[Relation], predicates: list[Expr]
+) -> list[Expr]:
+    """The predicates with one that connects two relations, where others imply it.
+
+    ``a.x = c.z AND c.z = b.y`` says the same as ``a.x = c.z AND a.x = b.y`` where all three are of
+    one type: the join of ``a`` and ``b`` need not wait for ``c``.
+    """
+
+    def type_of(symbol: str) -> str | None:
+        return next((known_type(r, symbol) for r in relations if symbol in r.symbols), None)
+
+    edges: dict[str, list[tuple[str, Expr]]] = {}
+    for predicate in predicates:
+        match predicate:
+            case exp.EQ(this=exp.Column() as x, expression=exp.Column() as y):
+                if (known := type_of(x.name)) is not None and known == type_of(y.name):
+                    edges.setdefault(x.name, []).append((y.name, predicate))
+                    edges.setdefault(y.name, []).append((x.name, predicate))
+    theirs = frozenset(b.symbols)
+    for start in [s for s in a.symbols if s in edges]:
+        seen, waiting = {start}, [start]
+        while waiting:
+            for reached, edge in edges[waiting.pop(0)]:
+                if reached in theirs:
+                    bridge = exp.EQ(this=column(start), expression=column(reached))
+                    return [bridge if p is edge else p for p in predicates]
+                if reached not in seen:
+                    seen.add(reached)
+                    waiting.append(reached)
+    return predicates
 
 
 def _worth_joining(
