@@ -269,7 +269,8 @@ class Connection:
             self._gate.check(one.source)
             place = session.costing.place(one.source)
             with closing(session.engine.cursor()) as cursor:
-                now = measure(session.sources[one.source], place, cursor)
+                most = self._settings.sources[one.source].max_connections
+                now = measure(session.sources[one.source], place, cursor, most)
             tuned.append(Tuned(now, self._measured.get(one.source)))
         write(self._profile_file, {(t.now.source, t.now.place): t.now for t in tuned})
         self._read_profile()

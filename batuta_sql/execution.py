@@ -221,8 +221,10 @@ class Execution:
         """How many connections may read a fragment at once."""
         mine = len(self._asked_of(fragment.source))
         settings = self.session.settings
-        cores = settings.threads or os.cpu_count() or 1
-        return min(settings.sources[fragment.source].max_connections // max(mine, 1), cores)
+        rates = self.session.rates.get(fragment.source)
+        measured = rates.degree if rates is not None else None
+        most = measured or settings.threads or os.cpu_count() or 1
+        return min(settings.sources[fragment.source].max_connections // max(mine, 1), most)
 
     def _asked_of(self, source: str) -> list[Fragment]:
         """The fragments that a source will run."""

@@ -39,6 +39,7 @@ class Measured(BaseModel):
     values_per_second: float = Field(gt=0)
     grouped_per_second: float = Field(gt=0)
     grouped_here_per_second: float = Field(gt=0)
+    degree: int | None = Field(default=None, ge=1)
 
     @classmethod
     def of(cls, source: str, place: str, measured: datetime, rates: Rates) -> Measured:
@@ -52,6 +53,7 @@ class Measured(BaseModel):
             self.values_per_second,
             self.grouped_per_second,
             self.grouped_here_per_second,
+            self.degree,
         )
 
 

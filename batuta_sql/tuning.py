@@ -6,6 +6,7 @@ comes to its bound.
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -34,7 +35,11 @@ _HERE_ROWS = 4_000_000
 _ROWS_OF_A_GROUP = 4
 _REPEATS = 5
 
-MOST_BYTES = 2 * (_MOST_ROWS * _ROW_BYTES + _MOST_WIDE_ROWS * _WIDE_BYTES)
+_DEGREES = (1, 2, 4, 8)
+_NEARLY = 1.15
+"""How much slower fewer connections may be: they leave more of the source to others."""
+
+MOST_BYTES = (2 + len(_DEGREES)) * _MOST_ROWS * _ROW_BYTES + 2 * _MOST_WIDE_ROWS * _WIDE_BYTES
 """So many bytes come back at the most; each probe may run twice, once to grow to its last size."""
 
 
@@ -103,19 +108,24 @@ def proposal(name: str, settings: SourceSettings) -> Proposal:
     return Proposal(name, MOST_BYTES, MOST_BYTES / 1e9 * price)
 
 
-def measure(source: Source, place: str, cursor: duckdb.DuckDBPyConnection) -> Measured:
+def measure(
+    source: Source, place: str, cursor: duckdb.DuckDBPyConnection, connections: int = 1
+) -> Measured:
     """The rates of a source, now.
 
     :param cursor: of the residual engine.
+    :param connections: how many may be used at once.
     :raises Error: what the source says instead.
     """
     probe = PROBES[source.kind]
-    snapshot = source.open(1)
+    degrees = [d for d in _DEGREES if d <= min(connections, os.cpu_count() or 1)] or [1]
+    snapshot = source.open(max(degrees))
     with closing(snapshot):
 
-        def seconds(sql: str, type_: str) -> float:
+        def seconds(sql: str, type_: str, parts: tuple[str, ...] = ()) -> float:
             started = time.perf_counter()
-            with closing(snapshot.read(FragmentQuery(sql, (("a", type_),)))) as reader:
+            query = FragmentQuery(sql, (("a", type_),), parts=parts)
+            with closing(snapshot.read(query)) as reader:
                 for _ in reader:
                     pass
             return time.perf_counter() - started
@@ -137,8 +147,20 @@ def measure(source: Source, place: str, cursor: duckdb.DuckDBPyConnection) -> Me
             values_per_second=_VALUES * rate(probe.narrow, "BIGINT", _MOST_ROWS),
             grouped_per_second=rate(probe.grouped, "BIGINT", _MOST_GROUPED_ROWS),
             grouped_here_per_second=_grouped_here(cursor),
+            degree=_best(
+                {
+                    d: seconds(one, "BIGINT", (one,) * d if d > 1 else ())
+                    for d in degrees
+                    for one in [probe.narrow.format(rows=_MOST_ROWS // d)]
+                }
+            ),
         )
     return Measured.of(source.name, place, datetime.now(UTC), rates)
+
+
+def _best(taken: Mapping[int, float]) -> int:
+    """The least degree that takes hardly longer than the quickest."""
+    return min(d for d, seconds in taken.items() if seconds <= min(taken.values()) * _NEARLY)
 
 
 def _rate(seconds: Callable[[int], float], latency: float, first: int, most: int) -> float:

@@ -38,10 +38,12 @@ def print_tuned(tuned: Sequence[Tuned]) -> None:
 
 
 def _figures(measured: Any) -> list[tuple[str, str]]:
+    degree = [] if measured.degree is None else [("connections at once", str(measured.degree))]
     return [
         ("latency", f"{measured.latency * 1000:,.1f} ms"),
         ("wide rows", f"{size(measured.bytes_per_second)} a second"),
         ("values of narrow rows", f"{measured.values_per_second:,.0f} a second"),
         ("grouped at the source", f"{measured.grouped_per_second:,.0f} rows a second"),
         ("grouped here", f"{measured.grouped_here_per_second:,.0f} rows a second"),
+        *degree,
     ]

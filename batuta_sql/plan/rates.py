@@ -49,6 +49,7 @@ class Rates:
     :param values_per_second: that arrive, of rows of a few numbers, dates and short texts: the
         source's, the driver's and our work.
     :param grouped_per_second: rows that the source groups into about as many groups.
+    :param degree: connections at once with which rows arrive soonest; None: not measured.
     :param grouped_here_per_second: the same in the residual engine.
     """
 
@@ -57,6 +58,7 @@ class Rates:
     values_per_second: float
     grouped_per_second: float
     grouped_here_per_second: float
+    degree: int | None = None
 
 
 ASSUMED = Rates(0.02, 25e6, 4e6, 1e6, 10e6)

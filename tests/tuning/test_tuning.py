@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import duckdb
 import pytest
 
 import batuta_sql
-from batuta_sql import profile
+from batuta_sql import profile, tuning
 from batuta_sql.costing import place_of
 from batuta_sql.demo.postgres_server import PostgresServer
 from batuta_sql.plan.rates import Rates
@@ -77,6 +79,8 @@ def test_what_is_measured_is_kept_for_the_next_connection(
     assert 1e6 < rates.bytes_per_second < 1e11
     assert 1e4 < rates.values_per_second < 1e9
     assert 1e4 < rates.grouped_per_second < rates.grouped_here_per_second * 10
+    assert tuned.now.degree is not None
+    assert 1 <= tuned.now.degree <= (os.cpu_count() or 1)
     (again,) = connect().tune(["crm"])
     assert again.before == tuned.now
     assert again.now.measured > tuned.now.measured
@@ -177,3 +181,30 @@ def test_a_source_that_the_tier_refuses_is_not_asked(
         pytest.raises(batuta_sql.TierRefused),
     ):
         connection.tune()
+
+
+def test_a_large_table_is_read_by_as_many_as_was_best(connect: Callable[..., Any]) -> None:
+    """The table is too small to be read by several; what would be read is decided all the same."""
+    con = connect(replace(FAR, degree=1))
+    cursor = con.execute("SELECT id FROM crm.orders")
+    cursor.fetchall()
+    fragment = cursor.plan.fragments[0]._run.fragment
+    assert cursor.plan._query.execution._degree(fragment) == 1
+    other = connect(replace(FAR, degree=3)).execute("SELECT id FROM crm.orders")
+    other.fetchall()
+    assert other.plan._query.execution._degree(fragment) == 3
+
+
+@pytest.mark.parametrize(
+    ("taken", "best"),
+    [
+        ({1: 1.0}, 1),
+        ({1: 1.0, 2: 0.5, 4: 0.45}, 2),
+        ({1: 1.0, 2: 0.95, 4: 0.9}, 1),
+        ({1: 1.0, 2: 1.5, 4: 0.3}, 4),
+    ],
+)
+def test_of_two_that_are_as_quick_the_smaller_degree_is_best(
+    taken: dict[int, float], best: int
+) -> None:
+    assert tuning._best(taken) == best
