@@ -75,23 +75,20 @@ def _faithful_tree(
     if not all(_pinned(table) for table in tree.find_all(exp.Table) if table.args.get("when")):
         return None, "AT with a value that is not written out, or of a table without a source"
     _name_outputs(tree, original, engine)
-    for node in tree.walk():
-        if node._meta is not None:
-            node._meta = _Shared(node._meta)
+    for name in tree.find_all(exp.Identifier):
+        if name._meta is not None:
+            name._meta = _Place(name._meta)
     return tree, None
 
 
-class _Shared(dict[str, Any]):
-    """What the parser says of a node, mostly its place: one for all copies of the node.
+class _Place(dict[str, Any]):
+    """Where a name stands in the text: one for all copies of the name.
 
     Copying it with each of them took longer than copying the rest of the tree.
     """
 
     def __deepcopy__(self, memo: object) -> Self:
         return self
-
-    def __setitem__(self, key: str, value: object) -> None:
-        raise TypeError("it belongs to other copies of the tree, too")
 
 
 def _pinned(table: exp.Table) -> bool:

@@ -42,7 +42,11 @@ def section(filled: Filled) -> str:
     # What a source knows of tables that have just been made depends on when it looked.
     plan = "\n".join(line for line in plan.splitlines() if "-- about" not in line)
     plan = _without_runs(plan, filled.stand.prefix)
-    basis = _without_runs(estimate.basis, filled.stand.prefix)
+    # Nor what other tests have taught about estimates.
+    taught = (
+        r", (rows|bytes|cost) corrected by [\d.e+-]+ from \d+ (statements|runs of this statement)"
+    )
+    basis = _without_runs(re.sub(taught, "", estimate.basis), filled.stand.prefix)
     told = f"Estimate: {estimate.confidence}, from {basis}."
     return f"## {filled.stand.kind}\n\n```\n{plan}\n```\n\n{told}"
 
