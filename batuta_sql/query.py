@@ -381,7 +381,8 @@ class Query:
                 f.name: Delivery((f.name,), decoders(f.columns)) for f in self.placed.fragments
             }
         unparser = Unparser(LocalTranslator(), deliveries=deliveries)
-        return unparser.statement(self.placed.plan, self.placed.outputs).sql("duckdb")
+        statement = unparser.statement(self.placed.plan, self.placed.outputs)
+        return statement.sql("duckdb", copy=False)
 
     def _delivered(self) -> dict[str, Delivery]:
         """The results of the fragments; of others, where the plan turns out misjudged."""

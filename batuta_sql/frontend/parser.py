@@ -75,14 +75,14 @@ def _faithful_tree(
     if not all(_pinned(table) for table in tree.find_all(exp.Table) if table.args.get("when")):
         return None, "AT with a value that is not written out, or of a table without a source"
     _name_outputs(tree, original, engine)
-    for name in tree.find_all(exp.Identifier):
-        if name._meta is not None:
-            name._meta = _Place(name._meta)
+    for node in tree.find_all(exp.Identifier, exp.Literal):
+        if node._meta is not None:
+            node._meta = _Place(node._meta)
     return tree, None
 
 
 class _Place(dict[str, Any]):
-    """Where a name stands in the text: one for all copies of the name.
+    """Where a name or a constant stands in the text: one for all copies of it.
 
     Copying it with each of them took longer than copying the rest of the tree.
     """

@@ -526,7 +526,6 @@ def _fragment(
     rates: Rates | None = None,
 ) -> Fragment:
     tables = tuple(n.table for n in node.walk() if isinstance(n, Scan))
-    text = query.sql(dialect=capabilities.dialect)
     known = all(t.statistics.rows is not None for t in tables)
     cardinality = Cardinality()
     rows = cardinality.rows(node.input) if known else None
@@ -538,6 +537,8 @@ def _fragment(
     if rows is not None and rates is not None:
         seconds = SecondsOf(rates, cardinality).pushed(node.input, frozenset(symbols))
     ranged = _ranged(node.input, query, capabilities, rows)
+    # Nobody needs the tree any more.
+    text = query.sql(dialect=capabilities.dialect, copy=False)
     return Fragment(
         node.name, node.site, text, columns, tables, rows, size, seconds, patience, ranged
     )

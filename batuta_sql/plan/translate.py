@@ -134,7 +134,10 @@ class DuckDBTranslator:
                 raise NotPushable(CORRELATED)
             return found.sql
 
-        return Typed(substitute(expression, value).transform(_key_list, copy=False))
+        written = substitute(expression, value)
+        if written.find(exp.Anonymous) is not None:
+            written = written.transform(_key_list, copy=False)
+        return Typed(written)
 
     def check(self, expression: Expr) -> None:
         if not is_stable(expression):

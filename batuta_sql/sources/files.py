@@ -10,7 +10,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -162,11 +162,12 @@ class Files(EmbeddedSource):
     def resolve(self, path: tuple[str, ...]) -> Sequence[TableInfo]:
         if len(path) > 2 or (len(path) == 2 and path[0].lower() != "main"):
             return []
-        known = [*self._globs, *self._entries(), *self._stored()]
+        entries = self._entries()
+        known = [*self._globs, *entries, *self._stored()]
         alike = [n for n in known if n.lower() == path[-1].lower()]
         self._views.tell_apart(alike)
         names = [n for n in alike if n == path[-1]] or alike
-        return [self._table(self.files_of(n)) for n in dict.fromkeys(names)]
+        return [self._table(self._files_among(n, entries)) for n in dict.fromkeys(names)]
 
     def _table(self, files: FileSet) -> TableInfo:
         state = files.state()
@@ -240,6 +241,14 @@ class Files(EmbeddedSource):
         :raises OperationalError: where there are none, or of several formats.
         :raises NotSupportedError: for a URL.
         """
+        return self._files_among(name, self._entries())
+
+    def _files_among(self, name: str, entries: Mapping[str, list[Path]]) -> FileSet:
+        """``files_of``, where the folder has been read.
+
+        :raises OperationalError: where there are none, or of several formats.
+        :raises NotSupportedError: for a URL.
+        """
         if name in self._globs:
             pattern = str(self._globs[name]).removeprefix("file://")
             if is_url(pattern):
@@ -257,7 +266,7 @@ class Files(EmbeddedSource):
             stored = self._store.below(url) if folder else self._store.matching(url)
             return self._objects(name, stored, url if folder else url.rpartition("/")[0])
         else:
-            entry = self._only(name, self._entries().get(name, []))
+            entry = self._only(name, entries.get(name, []))
             root = str(entry if entry.is_dir() else entry.parent)
             if entry.is_dir():
                 paths = sorted(
