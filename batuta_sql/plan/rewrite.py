@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -64,6 +65,17 @@ def map_expressions(relation: Relation, change: Callable[[Expr], Expr]) -> Relat
         case Sort():
             return replace(relation, keys=keys(relation.keys))
     return relation
+
+
+def read_once(plan: Relation) -> Callable[[Relation], bool]:
+    """Whether ``plan`` reads the tables of a relation in no other place."""
+    uses = Counter(n.table.qualified_parts for n in plan.walk() if isinstance(n, Scan))
+
+    def once(relation: Relation) -> bool:
+        scans = [n for n in relation.walk() if isinstance(n, Scan)]
+        return all(uses[n.table.qualified_parts] == 1 for n in scans)
+
+    return once
 
 
 def known_type(node: Relation, symbol: str) -> str | None:
