@@ -36,6 +36,7 @@ from batuta_sql.plan.relational import (
 )
 from batuta_sql.plan.rewrite import known_type, read_once
 from batuta_sql.plan.rules.eager_aggregation import eager_aggregates
+from batuta_sql.plan.rules.early_distinct import early_distinct
 from batuta_sql.plan.rules.group_joins import sites
 from batuta_sql.plan.rules.key_filters import Keyed, Statement, Worth, key_filters
 from batuta_sql.plan.rules.prune_columns import prune_columns
@@ -414,6 +415,7 @@ def place(
     if partial is not None:
         judge = _Judge(placer, partial, read_once(plan))
         plan = eager_aggregates(plan, judge, lambda name: f"{name}_e{next(counter)}")
+        plan = early_distinct(plan, judge)
     placer.whole = plan
     placed = placer.place(plan)
     placed = prune_columns(placed, frozenset(s for _, s in outputs))
