@@ -561,7 +561,8 @@ class Settings(_Frozen):
     :param semi_joins: whether one source is asked only for the rows that match what another has
         delivered, by sending it the keys: where that pays, wherever it is legal, or never.
     :param partial_aggregation: whether sums, counts and the like are made in part at their source,
-        below joins with other sources: where that pays, wherever it is legal, or never.
+        and repeated rows dropped there, below joins and unions with other sources: where that
+        pays, wherever it is legal, or never.
     :param runaway_seconds: the least time after which a join or an aggregate that a source does not
         finish is ended, and made here; 0: never.
     :param result_cache: bytes ("64MB") up to which results of fragments are kept in memory, to be

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sqlglot import exp
@@ -31,6 +32,7 @@ from batuta_sql.plan.relational import (
     Sort,
     Window,
     With,
+    column,
     conjuncts,
     references,
 )
@@ -95,10 +97,10 @@ class Cardinality:
             case Aggregate():
                 if not node.keys:
                     return 1.0
-                groups = 1.0
-                for _, key in node.keys:
-                    groups *= self._distinct_of(key, node.input)
-                return min(groups, self.rows(node.input))
+                return self._groups([key for _, key in node.keys], node.input)
+            case Distinct():
+                values = node.on or tuple(column(s) for s in node.input.symbols)
+                return self._groups(values, node.input)
             case Limit():
                 count = node.rows
                 below = self.rows(node.input)
@@ -107,7 +109,7 @@ class Cardinality:
                 return self.rows(node.left) + self.rows(node.right)
             case With():
                 return self.rows(node.body)
-            case Project() | Sort() | Window() | Distinct() | Apply():
+            case Project() | Sort() | Window() | Apply():
                 return self.rows(node.inputs[0])
         return self.rows(node.inputs[0]) if node.inputs else DEFAULT_ROWS
 
@@ -179,6 +181,10 @@ class Cardinality:
         for whole, part in bounds.values():
             share *= whole.share_of(part)
         return share
+
+    def _groups(self, keys: Iterable[Expr], node: Relation) -> float:
+        """Into how many groups the keys divide the rows of ``node``."""
+        return min(math.prod(self._distinct_of(k, node) for k in keys), self.rows(node))
 
     def _distinct_of(self, key: Expr, node: Relation) -> float:
         if isinstance(key, exp.Column):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
 
 from batuta_sql.plan.cardinality import Cardinality
+from batuta_sql.plan.pushdown import NULL, STRING_LITERAL
 from batuta_sql.plan.rates import ASSUMED, Rates, RatesOf, SecondsOf, moving_seconds, row_bytes
 from batuta_sql.plan.relational import (
     Aggregate,
@@ -33,7 +34,9 @@ from batuta_sql.plan.relational import (
     filtered,
     references,
 )
+from batuta_sql.plan.rewrite import known_type, read_once
 from batuta_sql.plan.rules.eager_aggregation import eager_aggregates
+from batuta_sql.plan.rules.early_distinct import early_distinct
 from batuta_sql.plan.rules.group_joins import sites
 from batuta_sql.plan.rules.key_filters import Keyed, Statement, Worth, key_filters
 from batuta_sql.plan.rules.prune_columns import prune_columns
@@ -397,7 +400,8 @@ def place(
     :param capabilities: by source, of every source that the plan reads.
     :param worth: when fragments wait for keys of others; None: never.
     :param rates: of the sources that were measured.
-    :param partial: from where on a partial aggregate is worth making; None: never.
+    :param partial: from where on rows are worth reducing at their source, by a partial aggregate
+        or a DISTINCT; None: never.
     :param runaways: tables over which nothing is joined or grouped at their source, since it took
         far too long.
     :param known: rows that statements are known to give.
@@ -409,11 +413,9 @@ def place(
         plan, lambda node: _average_helps(placer, node), lambda name: f"{name}_p{next(counter)}"
     )
     if partial is not None:
-        plan = eager_aggregates(
-            plan,
-            lambda node: _partial_helps(placer, node, partial),
-            lambda name: f"{name}_e{next(counter)}",
-        )
+        judge = _Judge(placer, partial, read_once(plan))
+        plan = eager_aggregates(plan, judge, lambda name: f"{name}_e{next(counter)}")
+        plan = early_distinct(plan, judge)
     placer.whole = plan
     placed = placer.place(plan)
     placed = prune_columns(placed, frozenset(s for _, s in outputs))
@@ -459,7 +461,7 @@ def with_key_filters(
 
 @dataclass(frozen=True)
 class Reduction:
-    """What a partial aggregate has to save.
+    """What a partial aggregate or an early DISTINCT has to save.
 
     :param rows: that need not be moved.
     :param kept: the share of rows that is left, at the most.
@@ -473,15 +475,42 @@ ANY_REDUCTION = Reduction(-math.inf, math.inf)
 """Wherever it is legal."""
 
 
-def _partial_helps(placer: _Placer, node: Aggregate, wanted: Reduction) -> bool:
-    site = placer.home(node)
-    if site is None or placer.capabilities[site].dialect == "duckdb":
-        # On this machine: rows are here sooner than they are grouped twice.
-        return False
-    rows, groups = placer.cardinality.rows(node.input), placer.cardinality.rows(node)
-    if groups > rows * wanted.kept or rows - groups < wanted.rows:
-        return False
-    return placer.refusal(node, site) is None and _sums_exactly(placer, node, site)
+@dataclass(frozen=True)
+class _Judge:
+    """What the rules that reduce rows early ask.
+
+    :param alone: whether a relation's tables are read nowhere else: what is read twice is moved
+        once, as it is, for both.
+    """
+
+    placer: _Placer
+    wanted: Reduction
+    alone: Callable[[Relation], bool]
+
+    def pays(self, reduced: Relation) -> bool:
+        placer = self.placer
+        site = placer.home(reduced)
+        if site is None or placer.capabilities[site].dialect == "duckdb" or not self.alone(reduced):
+            # On this machine: rows are here sooner than they are grouped twice.
+            return False
+        rows, groups = placer.cardinality.rows(reduced.inputs[0]), placer.cardinality.rows(reduced)
+        if groups > rows * self.wanted.kept or rows - groups < self.wanted.rows:
+            return False
+        if placer.refusal(reduced, site) is not None:
+            return False
+        return not isinstance(reduced, Aggregate) or _sums_exactly(placer, reduced, site)
+
+    def runs(self, node: Relation) -> bool:
+        site = self.placer.home(node)
+        return site is not None and self.placer.refusal(node, site) is None
+
+    def type_of(self, node: Relation, symbol: str) -> str | None:
+        known, site = known_type(node, symbol), self.placer.home(node)
+        if known is not None or site is None:
+            return known
+        block = self.placer.block(node, site)
+        type_ = block.columns[symbol].type if block is not None else None
+        return {STRING_LITERAL: "VARCHAR", NULL: None}.get(type_ or "", type_)
 
 
 def _sums_exactly(placer: _Placer, node: Aggregate, site: str) -> bool:

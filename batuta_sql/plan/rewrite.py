@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from batuta_sql.plan.relational import (
     Sort,
     Window,
 )
+from batuta_sql.plan.types import literal_type
 
 
 def transform_up(relation: Relation, rewrite: Callable[[Relation], Relation]) -> Relation:
@@ -65,8 +67,19 @@ def map_expressions(relation: Relation, change: Callable[[Expr], Expr]) -> Relat
     return relation
 
 
+def read_once(plan: Relation) -> Callable[[Relation], bool]:
+    """Whether ``plan`` reads the tables of a relation in no other place."""
+    uses = Counter(n.table.qualified_parts for n in plan.walk() if isinstance(n, Scan))
+
+    def once(relation: Relation) -> bool:
+        scans = [n for n in relation.walk() if isinstance(n, Scan)]
+        return all(uses[n.table.qualified_parts] == 1 for n in scans)
+
+    return once
+
+
 def known_type(node: Relation, symbol: str) -> str | None:
-    """The DuckDB type of a symbol that is a scanned column; None where it is not known."""
+    """The DuckDB type of a symbol that is a scanned column or a constant; None where not known."""
     for inner in node.walk():
         match inner:
             case Scan():
@@ -76,17 +89,18 @@ def known_type(node: Relation, symbol: str) -> str | None:
             case Project():
                 for s, e in inner.assignments:
                     if s == symbol:
-                        return (
-                            known_type(inner.input, e.name) if isinstance(e, exp.Column) else None
-                        )
+                        return _type_below(inner.input, e)
             case Aggregate():
                 for s, e in inner.keys:
                     if s == symbol:
-                        return (
-                            known_type(inner.input, e.name) if isinstance(e, exp.Column) else None
-                        )
+                        return _type_below(inner.input, e)
     return None
 
 
 def _type_below(node: Relation, expression: Expr) -> str | None:
-    return known_type(node, expression.name) if isinstance(expression, exp.Column) else None
+    match expression:
+        case exp.Column():
+            return known_type(node, expression.name)
+        case exp.Literal():
+            return "VARCHAR" if expression.is_string else literal_type(expression.name)
+    return None

@@ -518,7 +518,7 @@ class Unparser:
                 raise NotPushable("subqueries in expressions")
             if node.kind == "compare" and not self.capabilities.quantified:
                 raise NotPushable("ANY and ALL over a subquery")
-            checked = self.capabilities.checks_scalar or _at_most_one_row(node.subquery)
+            checked = self.capabilities.checks_scalar or at_most_one_row(node.subquery)
             if node.kind == "scalar" and not checked:
                 raise NotPushable("a scalar subquery that may have several rows")
         block = self._upto(block, Stage.SELECT, node.input.symbols)
@@ -676,7 +676,7 @@ def column_of(symbol: str) -> exp.Column:
     return exp.Column(this=exp.Identifier(this=symbol, quoted=True))
 
 
-def _at_most_one_row(node: Relation) -> bool:
+def at_most_one_row(node: Relation) -> bool:
     """Whether a relation has one row at the most, by its form."""
     while isinstance(node, Project | Filter | Sort):
         node = node.input

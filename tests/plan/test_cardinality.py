@@ -8,7 +8,7 @@ import pytest
 from sqlglot import parse_one
 
 from batuta_sql.plan.cardinality import Cardinality, equi_pairs
-from batuta_sql.plan.relational import Filter, Join, Scan
+from batuta_sql.plan.relational import Distinct, Filter, Join, Scan
 from batuta_sql.plan.site import ColumnInfo, ColumnStatistics, Statistics, TableInfo
 
 
@@ -49,6 +49,13 @@ def test_further_conditions_make_fewer_rows() -> None:
 def test_pairs_are_found_in_either_order() -> None:
     node = join(scan("a", 10), scan("b", 10), "b_k = a_k AND a_k > 1")
     assert equi_pairs(node) == [("a_k", "b_k")]
+
+
+def test_distinct_rows_are_as_many_as_groups() -> None:
+    node = join(scan("a", 1_000_000, 50_000), scan("b", 1_000, 20), "a_k < b_k")
+    assert Cardinality().rows(Distinct(scan("a", 1_000_000, 50_000))) == 50_000
+    assert Cardinality().rows(Distinct(node)) == 50_000 * 20
+    assert Cardinality().rows(Distinct(scan("b", 1_000))) < 1_000
 
 
 def test_nothing_known_is_a_guess_not_an_error() -> None:
