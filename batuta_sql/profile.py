@@ -40,6 +40,7 @@ class Measured(BaseModel):
     grouped_per_second: float = Field(gt=0)
     grouped_here_per_second: float = Field(gt=0)
     degree: int | None = Field(default=None, ge=1)
+    parallel: float = Field(default=1.0, ge=1)
 
     @classmethod
     def of(cls, source: str, place: str, measured: datetime, rates: Rates) -> Measured:
@@ -54,6 +55,7 @@ class Measured(BaseModel):
             self.grouped_per_second,
             self.grouped_here_per_second,
             self.degree,
+            self.parallel,
         )
 
 

@@ -141,19 +141,19 @@ def measure(
                 most,
             )
 
+        def parts(degree: int) -> tuple[str, ...]:
+            return (probe.narrow.format(rows=_MOST_ROWS // degree),) * degree
+
+        taken = {d: seconds(parts(d)[0], "BIGINT", parts(d) if d > 1 else ()) for d in degrees}
+        degree = _best(taken)
         rates = Rates(
             latency=latency,
             bytes_per_second=_WIDE_BYTES * rate(probe.wide, "VARCHAR", _MOST_WIDE_ROWS, 512),
             values_per_second=_VALUES * rate(probe.narrow, "BIGINT", _MOST_ROWS),
             grouped_per_second=rate(probe.grouped, "BIGINT", _MOST_GROUPED_ROWS),
             grouped_here_per_second=_grouped_here(cursor),
-            degree=_best(
-                {
-                    d: seconds(one, "BIGINT", (one,) * d if d > 1 else ())
-                    for d in degrees
-                    for one in [probe.narrow.format(rows=_MOST_ROWS // d)]
-                }
-            ),
+            degree=degree,
+            parallel=max(taken[1] / taken[degree], 1.0),
         )
     return Measured.of(source.name, place, datetime.now(UTC), rates)
 

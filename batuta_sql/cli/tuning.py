@@ -38,7 +38,8 @@ def print_tuned(tuned: Sequence[Tuned]) -> None:
 
 
 def _figures(measured: Any) -> list[tuple[str, str]]:
-    degree = [] if measured.degree is None else [("connections at once", str(measured.degree))]
+    times = f"{measured.degree}, {measured.parallel:.1f} times as fast as one"
+    degree = [] if measured.degree is None else [("connections at once", times)]
     return [
         ("latency", f"{measured.latency * 1000:,.1f} ms"),
         ("wide rows", f"{size(measured.bytes_per_second)} a second"),

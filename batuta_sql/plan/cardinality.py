@@ -203,6 +203,11 @@ class Cardinality:
                             return max(1.0, min(rows, _met(values, rows / self.rows(inner), inner)))
                 case Aggregate() if len(inner.keys) == 1 and inner.keys[0][0] == symbol:
                     return rows
+                case Aggregate() if isinstance(key := dict(inner.keys).get(symbol), exp.Column):
+                    # Grouping leaves each value, in fewer rows.
+                    return min(rows, self.distinct(key.name, inner.input))
+                case Distinct() if symbol in inner.symbols:
+                    return min(rows, self.distinct(symbol, inner.input))
                 case Project():
                     for s, value in inner.assignments:
                         if s == symbol and isinstance(value, exp.Column) and value.name != symbol:

@@ -14,7 +14,15 @@ from sqlglot import exp
 
 from batuta_sql.plan.cardinality import Cardinality
 from batuta_sql.plan.pushdown import NULL, STRING_LITERAL
-from batuta_sql.plan.rates import ASSUMED, Rates, RatesOf, SecondsOf, moving_seconds, row_bytes
+from batuta_sql.plan.rates import (
+    ASSUMED,
+    Rates,
+    RatesOf,
+    SecondsOf,
+    is_parallel,
+    moving_seconds,
+    row_bytes,
+)
 from batuta_sql.plan.relational import (
     Aggregate,
     Distinct,
@@ -96,10 +104,6 @@ class Fragment:
 LOW, HIGH = "<low block>", "<high block>"
 _BEYOND_ALL_BLOCKS = 4_294_967_295
 """PostgreSQL's InvalidBlockNumber: every block's number is less."""
-
-_PARALLEL_ROWS = 100_000
-_PARALLEL_BLOCKS = 2_000
-"""16 MB: less is read sooner than another connection is made."""
 
 
 KnownRows = Mapping[tuple[str, str], float]
@@ -577,12 +581,7 @@ def _ranged(
     node: Relation, query: exp.Query, capabilities: Capabilities, rows: float | None
 ) -> str | None:
     """The statement for a range of blocks, of a scan of one large table."""
-    while isinstance(node, Project | Filter):
-        node = node.input
-    if capabilities.block_range is None or not isinstance(node, Scan):
-        return None
-    blocks = node.table.blocks
-    if rows is None or rows < _PARALLEL_ROWS or blocks is None or blocks < _PARALLEL_BLOCKS:
+    if capabilities.block_range is None or not is_parallel(node, rows):
         return None
     source = query.args.get("from_")
     if not isinstance(query, exp.Select) or source is None:

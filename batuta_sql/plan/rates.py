@@ -12,6 +12,7 @@ from batuta_sql.plan.cardinality import Cardinality, equi_pairs, statistics_of
 from batuta_sql.plan.relational import (
     Aggregate,
     Distinct,
+    Filter,
     Join,
     Project,
     Relation,
@@ -50,6 +51,7 @@ class Rates:
         source's, the driver's and our work.
     :param grouped_per_second: rows that the source groups into about as many groups.
     :param degree: connections at once with which rows arrive soonest; None: not measured.
+    :param parallel: how many times sooner they then arrive than with one.
     :param grouped_here_per_second: the same in the residual engine.
     """
 
@@ -59,6 +61,7 @@ class Rates:
     grouped_per_second: float
     grouped_here_per_second: float
     degree: int | None = None
+    parallel: float = 1.0
 
 
 ASSUMED = Rates(0.02, 25e6, 4e6, 1e6, 10e6)
@@ -116,6 +119,8 @@ class SecondsOf:
         symbols = [s for s in node.symbols if s in needed]
         size = rows * row_bytes(node, symbols)
         values = rows * max(len(symbols), 1)
+        if is_parallel(node, rows):
+            values /= self.rates.parallel
         return self.rates.latency + max(
             values / self.rates.values_per_second, size / self.rates.bytes_per_second
         )
@@ -138,6 +143,20 @@ class SecondsOf:
                 rows = sum(self.cardinality.rows(i) for i in node.inputs)
                 return rows / (grouped_per_second * _JOIN_TIMES)
         return 0.0
+
+
+_PARALLEL_ROWS = 100_000
+_PARALLEL_BLOCKS = 2_000
+"""16 MB: less is read sooner than another connection is made."""
+
+
+def is_parallel(node: Relation, rows: float | None) -> bool:
+    """Whether ``node`` reads one table that several connections should read at once."""
+    while isinstance(node, Project | Filter):
+        node = node.input
+    if not isinstance(node, Scan) or rows is None or node.table.blocks is None:
+        return False
+    return rows >= _PARALLEL_ROWS and node.table.blocks >= _PARALLEL_BLOCKS
 
 
 def row_bytes(node: Relation, symbols: Iterable[str]) -> float:
