@@ -91,7 +91,7 @@ class Cardinality:
             case OneRow():
                 return 1.0
             case Filter():
-                return self.rows(node.input) * self._share(conjuncts(node.condition), node.input)
+                return self.rows(node.input) * self.share(conjuncts(node.condition), node.input)
             case Join():
                 return self._join(node)
             case Aggregate():
@@ -141,11 +141,11 @@ class Cardinality:
             case exp.Paren():
                 return self._selectivity(predicate.this, node)
             case exp.And():
-                return self._share(conjuncts(predicate), node)
+                return self.share(conjuncts(predicate), node)
             case exp.Or():
                 # As if the branches excluded each other, which constants of one column do.
                 branches = (predicate.this, predicate.expression)
-                return min(1.0, sum(self._share(conjuncts(b), node) for b in branches))
+                return min(1.0, sum(self.share(conjuncts(b), node) for b in branches))
             case exp.EQ(this=exp.Column() as column):
                 if not references(predicate.expression):
                     return 1.0 / max(self.distinct(column.name, node), 1.0)
@@ -161,7 +161,7 @@ class Cardinality:
                 return 0.9
         return _SELECTIVITY["other"]
 
-    def _share(self, predicates: list[Expr], node: Relation) -> float:
+    def share(self, predicates: list[Expr], node: Relation) -> float:
         """The share of rows for which all predicates are thought to hold.
 
         Bounds of one column belong together; of the values between the least and the greatest they

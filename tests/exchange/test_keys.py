@@ -31,7 +31,9 @@ def uri(postgres: PostgresServer) -> Iterator[str]:
         server.cursor() as cursor,
     ):
         cursor.execute(
-            f"CREATE TABLE orders AS SELECT i AS id, i % 1000 AS shop, (i % 7)::int AS total"
+            "CREATE TABLE orders AS SELECT i AS id, i % 1000 AS shop, (i % 7)::int AS total,"
+            " DATE '2024-01-01' + i % 1000 AS day, (i % 1000) - 500 AS delta,"
+            " ((i % 1000 - 500) / 4.0)::numeric(8, 2) AS price"
             f" FROM generate_series(1, {ROWS}) i"
         )
         cursor.execute("ANALYZE orders")
@@ -44,7 +46,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with duckdb.connect() as con:
         con.execute(
             "COPY (SELECT i AS id, 'shop ' || i AS name, CASE WHEN i % 100 = 3 THEN 'Oslo'"
-            f" ELSE 'Roma' END AS city FROM range(1000) r(i)) TO '{folder}/shop.parquet'"
+            " ELSE 'Roma' END AS city, DATE '2024-01-01' + i::INTEGER AS day, i - 500 AS delta,"
+            " CAST((i - 500) / 4.0 AS DECIMAL(8, 2)) AS price"
+            f" FROM range(1000) r(i)) TO '{folder}/shop.parquet'"
         )
     return folder
 
@@ -110,6 +114,51 @@ def test_keys_that_are_no_selection_are_not_sent(connect: Callable[..., Any]) ->
     cursor = connect().execute(sql)
     assert len(cursor.fetchall()) == 1000
     assert moved(cursor)["crm"] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("where", "rows"),
+    [
+        ("s.id BETWEEN 100 AND 199", ROWS // 10),
+        ("s.id IN (3, 4, 6, 7, 8, 9, 10, 11, 12, 999)", ROWS),
+    ],
+    ids=["beside each other", "all over"],
+)
+def test_of_too_many_keys_the_ends_are_sent(
+    connect: Callable[..., Any], where: str, rows: int
+) -> None:
+    sql = SQL.replace("s.city = 'Oslo'", where)
+    expected = connect(semi_joins="off").execute(sql).fetchall()
+    connection = connect()
+    connection.plan(sql)
+    connection._session.sources["crm"].capabilities.translator.most_keys = 5
+    cursor = connection.execute(sql)
+    assert cursor.fetchall() == expected
+    assert keys(cursor) == (2 if rows < ROWS else None)
+    assert moved(cursor)["crm"] == rows
+
+
+@pytest.mark.parametrize("column", ["day", "delta", "price"])
+def test_ends_are_of_any_kind_that_has_an_order(connect: Callable[..., Any], column: str) -> None:
+    sql = SQL.replace("o.shop = s.id", f"o.{column} = s.{column}")
+    sql = sql.replace("s.city = 'Oslo'", "s.id BETWEEN 300 AND 699")
+    expected = connect(semi_joins="off").execute(sql).fetchall()
+    connection = connect()
+    connection.plan(sql)
+    connection._session.sources["crm"].capabilities.translator.most_keys = 5
+    cursor = connection.execute(sql)
+    assert cursor.fetchall() == expected
+    assert (keys(cursor), moved(cursor)["crm"]) == (2, 400 * ROWS // 1000)
+
+
+def test_texts_have_no_ends_that_mean_the_same_everywhere(connect: Callable[..., Any]) -> None:
+    connection = connect()
+    sql = SQL.replace("o.shop = s.id", "'shop ' || o.shop = s.name")
+    connection.plan(sql)
+    connection._session.sources["crm"].capabilities.translator.most_keys = 5
+    cursor = connection.execute(sql)
+    assert len(cursor.fetchall()) == 10
+    assert keys(cursor) is None
 
 
 ODD = ROWS // 2

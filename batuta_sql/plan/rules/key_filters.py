@@ -106,6 +106,22 @@ class KeyFilter:
         return exp.Anonymous(this=KEYS, expressions=[column(self.symbol), *arguments])
 
     @property
+    def has_order(self) -> bool:
+        """Whether the least and the greatest key say something of the others, and everywhere."""
+        return self.type not in ("VARCHAR", "UUID")
+
+    def between(self, low: str, high: str) -> Expr:
+        """The predicate that the column lies between two keys, written as DuckDB writes them."""
+
+        def end(text: str) -> Expr:
+            if self.type == "DATE":
+                date = exp.DataType.build("DATE", dialect="duckdb")
+                return exp.Cast(this=exp.Literal.string(text), to=date)
+            return exp.Literal.number(text)
+
+        return exp.Between(this=column(self.symbol), low=end(low), high=end(high))
+
+    @property
     def exchanges(self) -> frozenset[str]:
         """What has to be here before the keys are known."""
         return _exchanges(self.producer)
@@ -130,21 +146,35 @@ class Keyed:
     def most_keys(self) -> int:
         return self.capabilities.translator.most_keys
 
-    def only(self, filters: Sequence[KeyFilter]) -> Keyed | None:
-        """The same with some of its filters; None where there are none left."""
-        if len(filters) == len(self.filters):
+    def only(self, filters: Sequence[KeyFilter], ranges: Sequence[Expr] = ()) -> Keyed | None:
+        """The same with some of its filters; None where there are none left.
+
+        :param ranges: further predicates.
+        """
+        if len(filters) == len(self.filters) and not ranges:
             return self
-        if not filters:
+        if not filters and not ranges:
             return None
-        query, _ = _statement(self.relation, filters, self.capabilities)
+        query, _ = _statement(self.relation, filters, self.capabilities, ranges)
         sql = query.sql(dialect=self.capabilities.dialect)
         return replace(self, sql=sql, filters=tuple(filters))
 
+    def accepts(self, range_: Expr) -> bool:
+        """Whether the source is proved to make a further predicate."""
+        try:
+            _statement(self.relation, (), self.capabilities, (range_,))
+        except NotPushable:
+            return False
+        return True
+
 
 def _statement(
-    relation: Relation, filters: Sequence[KeyFilter], capabilities: Capabilities
+    relation: Relation,
+    filters: Sequence[KeyFilter],
+    capabilities: Capabilities,
+    ranges: Sequence[Expr] = (),
 ) -> tuple[exp.Query, tuple[tuple[str, WireColumn], ...]]:
-    narrower = push_filters(filtered(relation, [f.test for f in filters]))
+    narrower = push_filters(filtered(relation, [*(f.test for f in filters), *ranges]))
     return Unparser(capabilities.translator, capabilities).remote_statement(narrower)
 
 
