@@ -47,6 +47,7 @@ from batuta_sql.plan.rules.eager_aggregation import eager_aggregates
 from batuta_sql.plan.rules.early_distinct import early_distinct
 from batuta_sql.plan.rules.group_joins import sites
 from batuta_sql.plan.rules.key_filters import Keyed, Statement, Worth, key_filters
+from batuta_sql.plan.rules.order_for_groups import ordered_for_groups
 from batuta_sql.plan.rules.prune_columns import prune_columns
 from batuta_sql.plan.rules.share_fragments import share
 from batuta_sql.plan.rules.split_averages import split_averages
@@ -542,6 +543,8 @@ def statement(node: Relation, capabilities: Capabilities) -> Rendered:
 
     :raises NotPushable: naming what the source is not proved to do.
     """
+    if capabilities.groups_in_order:
+        node = ordered_for_groups(node)
     return Unparser(capabilities.translator, capabilities).remote_statement(node)
 
 

@@ -35,6 +35,7 @@ class ColumnStatistics:
     :param minimum: smallest value, in the column's DuckDB type, or None.
     :param maximum: largest value, likewise.
     :param width: average bytes of a value.
+    :param correlation: how nearly the rows lie in the order of the column, -1 to 1.
     """
 
     distinct: float | None = None
@@ -42,6 +43,7 @@ class ColumnStatistics:
     minimum: object | None = None
     maximum: object | None = None
     width: float | None = None
+    correlation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,8 @@ class Capabilities:
     :param joins_need_equality: whether outer, semi- and anti-joins are pushed only where a part of
         their condition (of a FULL JOIN every part) equates something of both sides.
     :param groups_by_columns: whether GROUP BY is written over columns alone, expressions below it.
+    :param groups_in_order: whether many groups by what an index begins with are found sooner over
+        rows in its order.
     :param block_range: the test, in the source's dialect, that a row of ``{table}`` lies in a block
         from ``{low}`` on and before ``{high}``; None where rows are not known by their blocks.
     """
@@ -172,4 +176,5 @@ class Capabilities:
     checks_scalar: bool = True
     joins_need_equality: bool = False
     groups_by_columns: bool = False
+    groups_in_order: bool = False
     block_range: str | None = None

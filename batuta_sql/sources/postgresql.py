@@ -96,7 +96,7 @@ SELECT a.attname, a.attnotnull, format_type(a.atttypid, a.atttypmod),
        CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END,
        element.typname, co.collname, co.collisdeterministic, t.typtype::text,
        s.null_frac, s.n_distinct, s.avg_width,
-       format_type(t.typbasetype, t.typtypmod), s.histogram_bounds::text
+       format_type(t.typbasetype, t.typtypmod), s.histogram_bounds::text, s.correlation
 FROM pg_attribute a
 JOIN pg_class r ON r.oid = a.attrelid
 JOIN pg_namespace n ON n.oid = r.relnamespace
@@ -189,7 +189,7 @@ class PostgreSQL:
     @cached_property
     def capabilities(self) -> Capabilities:
         translator = PostgreSQLTranslator(lambda: self._connections.server_version)
-        return Capabilities("postgres", translator, block_range=_BLOCK_RANGE)
+        return Capabilities("postgres", translator, block_range=_BLOCK_RANGE, groups_in_order=True)
 
     # --- the catalog ---------------------------------------------------------------------------
 
@@ -243,6 +243,7 @@ class PostgreSQL:
                     width=float(r[12]),
                     minimum=low,
                     maximum=high,
+                    correlation=float(r[15]) if r[15] is not None else None,
                 )
         if not columns:
             # A table may have rows without columns; elsewhere a row needs one to be counted by.

@@ -8,8 +8,8 @@ A ``.test`` file starts with its catalog, one table a line:
 followed by cases: a line ``# title``, the query, ``----`` and the expected text (the tree of
 EXPLAIN, in which each Exchange shows its statement). The kinds of the sources are fixed: ``crm``
 and ``erp`` speak PostgreSQL, ``pub`` SQLite, ``lake`` DuckDB. After a type, ``ling`` and ``blind``
-give a text column's collation, ``key`` marks the primary key; ``rows N`` after a table says how
-many it has, if not 1000. No server runs: these are plans.
+give a text column's collation, ``key`` marks the primary key, ``in order`` that the rows lie so;
+``rows N`` after a table says how many it has, if not 1000. No server runs: these are plans.
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ from typing import Any
 
 from batuta_sql.config import Settings, SourceSettings, SQLiteSettings
 from batuta_sql.dbapi import Connection
-from batuta_sql.plan.site import Capabilities, Collation, ColumnInfo, Statistics, TableInfo
+from batuta_sql.plan.site import (
+    Capabilities,
+    Collation,
+    ColumnInfo,
+    ColumnStatistics,
+    Statistics,
+    TableInfo,
+)
 from batuta_sql.plan.translate import DuckDBTranslator
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
 from batuta_sql.sources.postgresql_sql import PostgreSQLTranslator
@@ -72,13 +79,17 @@ def _table(line: str) -> TableInfo:
     source, *path = match[1].split(".")
     columns: list[ColumnInfo] = []
     keys: list[str] = []
+    known: dict[str, ColumnStatistics] = {}
     for item in re.split(r",\s+(?![^(]*\))", match[2]):
         name, *words = item.split()
         collation: Collation = "binary"
-        while words[-1] in (*COLLATIONS, "key"):
+        while words[-1] in (*COLLATIONS, "key", "order"):
             word = words.pop()
             if word == "key":
                 keys.append(name)
+            elif word == "order":
+                words.pop()
+                known[name] = ColumnStatistics(correlation=1.0)
             else:
                 collation = COLLATIONS[word]
         nullable = name not in keys
@@ -88,7 +99,7 @@ def _table(line: str) -> TableInfo:
         tuple(path),
         tuple(columns),
         keys=(tuple(keys),) if keys else (),
-        statistics=Statistics(rows=float(match[3] or 1000)),
+        statistics=Statistics(rows=float(match[3] or 1000), columns=known),
     )
 
 
@@ -119,7 +130,9 @@ class PaperSource:
 
 
 def _capabilities() -> dict[str, Capabilities]:
-    postgres = Capabilities(dialect="postgres", translator=PostgreSQLTranslator())
+    postgres = Capabilities(
+        dialect="postgres", translator=PostgreSQLTranslator(), groups_in_order=True
+    )
     return {
         "crm": postgres,
         "erp": postgres,
