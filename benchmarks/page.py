@@ -52,7 +52,8 @@ def text(result: dict[str, Any], picture: str) -> str:
         f"- Tables: {homes}. Primary keys, analysed; one server on the same machine.",
         "- Seconds: median of the runs, from the call of execute to the last row. Batuta and the"
         " splits by hand run once before to warm up; over the slow link the others, which keep"
-        " nothing between queries, do not. Each peer runs all queries, then Batuta does.",
+        " nothing between queries, do not. ConnectorX runs once. Each peer runs all queries, then"
+        " Batuta does. Batuta plans each run anew; without that, it remembers its plans.",
         "- Batuta's sources were measured before, as by `batuta-sql tune`, over each link.",
         "- Bytes: what went over the link in one run, both ways, counted by a forwarder.",
         *(f"- {_capital(name)}: {_WHO[name]}" for name in names),

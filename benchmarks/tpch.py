@@ -157,7 +157,7 @@ def connect(uris: Mapping[str, str]) -> Iterator[Any]:
 def measure(
     connection: Any, number: int, rows: dict[str, int], runs: int, link: Link, counted: Any
 ) -> Measured:
-    """Runs a query once to warm up and ``runs`` times to measure.
+    """Runs a query once to warm up and ``runs`` times to measure, planned anew each time.
 
     :param counted: a connection through ``link``, by which the bytes of one run are counted.
     """
@@ -174,6 +174,8 @@ def measure(
     for attempt in range(runs + 1):
         with closing(connection.cursor()) as cursor:
             forget_peak_memory()
+            # The plan of the run before is forgotten: peers plan each time, too.
+            connection._session.prepared.clear()
             started = time.perf_counter()
             cursor.execute(sql)
             cursor.fetch_arrow_table()
