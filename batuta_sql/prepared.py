@@ -20,7 +20,7 @@ from batuta_sql.frontend.expressions import ParameterValues
 from batuta_sql.plan.placement import Placed
 from batuta_sql.plan.relational import Relation
 from batuta_sql.plan.site import TableInfo
-from batuta_sql.provenance import BoundColumns, Provenance
+from batuta_sql.provenance import BoundColumns
 
 _MOST_PLANS = 256
 _MOST_TEXT = 20_000
@@ -51,18 +51,15 @@ class Optimised:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan over sources alone.
+    """A plan over sources alone. Labels and lineage are worked out for each query anew.
 
-    :param sql: the text that it was made of.
     :param tables: what the names in it meant.
     """
 
-    sql: str
     tables: Mapping[tuple[str, ...], TableInfo]
     bound: BoundColumns
     optimised: Optimised
     placed: Placed
-    provenance: Provenance
 
 
 class PreparedPlans:
@@ -86,8 +83,9 @@ class PreparedPlans:
 
 
 def key_of(sql: str, parameters: ParameterValues | None) -> str | None:
-    """What texts that mean the same plan have in common: all but blanks and comments, and the
-    values of their parameters. None for a text that is not worth remembering.
+    """What texts that mean the same plan have in common: all but blanks and comments, the values of
+    their parameters, and the day, since decisions about labels end with one. None for a text that
+    is not worth remembering.
     """
     if len(sql) > _MOST_TEXT:
         return None
@@ -95,7 +93,8 @@ def key_of(sql: str, parameters: ParameterValues | None) -> str | None:
     if values is None or len(values) > _MOST_TEXT:
         return None
     words = [sql[t.start : t.end + 1] for t in tokenize(sql, read="duckdb")]
-    return "\0".join([*words, values])
+    today = datetime.datetime.now(datetime.UTC).date()
+    return "\0".join([*words, values, today.isoformat()])
 
 
 def _values_key(parameters: ParameterValues | None) -> str | None:

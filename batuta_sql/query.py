@@ -145,9 +145,7 @@ class Query:
         self._expect_scans([t for f in placed.fallbacks for t in f.tables])
         if key is not None and self.names.only_sources and not _reads_here(bound.plan):
             tables = dict(self.names.tables)
-            prepared = Prepared(
-                self.statement.sql, tables, self._bound, self._optimised, placed, self.provenance
-            )
+            prepared = Prepared(tables, self._bound, self._optimised, placed)
             self.session.prepared.put(key, prepared)
 
     def _placed(
@@ -195,9 +193,6 @@ class Query:
         self._bound = known.bound
         self._optimised = known.optimised
         self.execution = self._execution(known.placed, str(self.number))
-        if known.sql == self.statement.sql:
-            # What a refusal quotes, and the audit log keeps, is the user's own text.
-            self.provenance = known.provenance
 
     @property
     def placed(self) -> Placed | None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 import batuta_sql
+from batuta_sql import prepared, provenance
 
 
 @pytest.fixture
@@ -138,12 +139,53 @@ def test_the_random_and_the_present_are_not_remembered(con: Any) -> None:
     assert rows(con, sql) != rows(con, sql)
 
 
-def test_a_refusal_quotes_the_text_that_was_refused(file: Path) -> None:
-    config = {
-        "sources": {"shop": {"kind": "sqlite", "path": str(file)}},
-        "cost": {"history": False},
+def test_what_is_on_record_is_each_query_and_its_own_text(file: Path, tmp_path: Path) -> None:
+    shop = {"kind": "sqlite", "path": str(file), "labels": ["pii"]}
+    decision = {
+        "columns": ["shop.sale.id"],
+        "labels": ["pii"],
+        "who": "Ann",
+        "why": "a number",
+        "until": "2999-01-01",
     }
-    with batuta_sql.connect(config) as con:
-        assert rows(con, "SELECT id FROM shop.sale WHERE id = 1") == [(1,)]
-        plan = con.plan("SELECT id\nFROM shop.sale WHERE id = 1")
-        assert plan._query.provenance._sql == "SELECT id\nFROM shop.sale WHERE id = 1"
+    log = {"audit_log": str(tmp_path / "audit.jsonl"), "declassify": [decision]}
+    with batuta_sql.connect({"sources": {"shop": shop}, "labels": log}) as con:
+        for sql in (
+            "SELECT id FROM shop.sale",
+            "SELECT id FROM shop.sale",
+            "SELECT id\nFROM shop.sale",
+        ):
+            con.execute(sql).fetchall()
+        events, fault = con.audit()
+    assert fault is None
+    assert [e["event"] for e in events] == ["declassify"] * 3
+    assert len({e["query"] for e in events}) == 2
+
+
+def test_a_decision_that_has_ended_is_not_remembered(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = {"kind": "sqlite", "path": str(file), "labels": ["pii"]}
+    decision = {
+        "columns": ["shop.sale.id"],
+        "labels": ["pii"],
+        "who": "Ann",
+        "why": "a number",
+        "until": "2050-06-30",
+    }
+    log = {"audit_log": str(tmp_path / "audit.jsonl"), "declassify": [decision]}
+
+    class Later(datetime.datetime):
+        day = datetime.datetime(2050, 6, 30, 23, 59, tzinfo=datetime.UTC)
+
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return cls.day
+
+    for module in (prepared, provenance):
+        monkeypatch.setattr(module.datetime, "datetime", Later)
+    with batuta_sql.connect({"sources": {"shop": shop}, "labels": log}) as con:
+        sql = "SELECT id FROM shop.sale"
+        assert not con.plan(sql).result_labels.columns[0][1].all
+        Later.day += datetime.timedelta(minutes=2)
+        assert con.plan(sql).result_labels.columns[0][1].all == {"pii"}
