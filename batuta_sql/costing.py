@@ -26,7 +26,7 @@ from batuta_sql.guards.cost import Budget, Confirm, CostGuard
 from batuta_sql.guards.history import History, Run, Status, digest, without_constants
 from batuta_sql.guards.learning import Correction, Learned
 from batuta_sql.plan.cost import Estimate, total
-from batuta_sql.plan.placement import Fragment
+from batuta_sql.plan.fragments import Fragment
 from batuta_sql.secrets import Secret
 from batuta_sql.sources.base import Source, SourceEstimate
 from batuta_sql.workers import Workers

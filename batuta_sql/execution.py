@@ -20,7 +20,8 @@ from batuta_sql.exchange.fetch import Fetch, Misjudged, Prefetch, Stop
 from batuta_sql.exchange.gather import Gathered, Gathering
 from batuta_sql.exchange.keys import with_keys
 from batuta_sql.exchange.result_cache import Kept, KeptSnapshot
-from batuta_sql.plan.placement import Fragment, KnownRows, Placed, with_key_filters
+from batuta_sql.plan.fragments import Fragment
+from batuta_sql.plan.placement import KnownRows, Placed, with_key_filters
 from batuta_sql.plan.relational import Apply, CommonScan, Exchange, Relation, With
 from batuta_sql.plan.translate import WireColumn
 from batuta_sql.plan.unparse import Delivery

@@ -13,7 +13,7 @@ from batuta_sql.guards.labels import ResultLabels
 from batuta_sql.labels import ColumnLabels, labelled_schema
 from batuta_sql.plan.cost import Estimate, total
 from batuta_sql.plan.explain import explain
-from batuta_sql.plan.placement import Fragment
+from batuta_sql.plan.fragments import Fragment
 from batuta_sql.provenance import ColumnLineage, LabelOrigin, column_lineage
 from batuta_sql.query import Query
 

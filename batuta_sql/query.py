@@ -40,15 +40,9 @@ from batuta_sql.frontend.expressions import Parameters, ParameterValues
 from batuta_sql.frontend.parser import PIVOT, Statement
 from batuta_sql.guards.history import Status
 from batuta_sql.key_permission import permitted_keys
+from batuta_sql.plan.fragments import Fragment, scan_fragment
 from batuta_sql.plan.optimise import optimise
-from batuta_sql.plan.placement import (
-    Fragment,
-    KnownRows,
-    Placed,
-    TableKey,
-    place,
-    scan_fragment,
-)
+from batuta_sql.plan.placement import KnownRows, Placed, TableKey, place
 from batuta_sql.plan.relational import (
     LocalScan,
     Relation,

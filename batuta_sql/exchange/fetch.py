@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from batuta_sql.errors import Error, OperationalError, QueryCancelled
 from batuta_sql.exchange.wire import restore, restored_schema
-from batuta_sql.plan.placement import Fragment
+from batuta_sql.plan.fragments import Fragment
 from batuta_sql.sources.base import (
     FragmentQuery,
     FragmentReader,

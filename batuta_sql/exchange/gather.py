@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from batuta_sql.errors import QueryCancelled
 from batuta_sql.exchange.fetch import Fetch, RunsAway, Stop
-from batuta_sql.plan.placement import Fragment
+from batuta_sql.plan.fragments import Fragment
 
 _END_SECONDS = 5.0
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import duckdb
 
 from batuta_sql.plan.cardinality import Cardinality
-from batuta_sql.plan.placement import Fragment
+from batuta_sql.plan.fragments import Fragment
 from batuta_sql.plan.relational import Expr
 from batuta_sql.plan.rules.key_filters import Keyed, KeyFilter, comparable
 from batuta_sql.plan.translate import LocalTranslator, Translator

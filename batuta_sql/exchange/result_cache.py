@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from cachetools import LRUCache
 
-from batuta_sql.plan.placement import Fragment
+from batuta_sql.plan.fragments import Fragment
 from batuta_sql.sources.base import FragmentQuery, FragmentReader, Metered, Snapshot, Usage
 
 _LARGEST_PART = 4

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from sqlglot import exp
 
-from batuta_sql.plan.placement import Fragment, Placed
+from batuta_sql.plan.fragments import Fragment
+from batuta_sql.plan.placement import Placed
 from batuta_sql.plan.relational import (
     Aggregate,
     Apply,

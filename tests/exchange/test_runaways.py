@@ -15,7 +15,7 @@ import batuta_sql
 from batuta_sql.demo.postgres_server import PostgresServer
 from batuta_sql.exchange.fetch import Fetch, Stop
 from batuta_sql.exchange.result_cache import Kept, KeptSnapshot
-from batuta_sql.plan.placement import Fragment
+from batuta_sql.plan.fragments import Fragment
 
 ROWS = 60_000
 # No index helps, and no hash: PostgreSQL compares each row with each, for minutes.
