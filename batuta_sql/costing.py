@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cachetools import TTLCache
+
 from batuta_sql.config import CostSettings, PricingSettings, SourceSettings
 from batuta_sql.errors import CostRefused, Error, QueryCancelled
 from batuta_sql.exchange.fetch import FetchMetrics, Stop, fragment_query
@@ -34,6 +36,8 @@ from batuta_sql.workers import Workers
 _BEGUN_SECONDS = 5.0
 _WORKERS = 8
 _LEARN_SECONDS = 60.0
+_RECENT_SECONDS = 10.0
+_MOST_RECENT = 256
 _WAIT_SECONDS = 5.0
 """How long the history waits for an estimate that was asked for beside the run."""
 
@@ -71,6 +75,10 @@ class Costing:
         self._workers = Workers(_WORKERS)
         self._learned: dict[str, tuple[float, Learned]] = {}
         self._places: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._recent: TTLCache[tuple[str, str], Future[_Asked]] = TTLCache(
+            _MOST_RECENT, _RECENT_SECONDS, timer=time.monotonic
+        )
 
     def pricing(self, source: str) -> PricingSettings:
         found = self._settings.get(source)
@@ -94,6 +102,15 @@ class Costing:
             return self._ask(fragment)
 
         return self._workers.submit(work)
+
+    def ask_again(self, fragment: Fragment, after: threading.Event) -> Future[_Asked]:
+        """``ask``, or what was answered a moment ago: a loop over one statement asks once."""
+        key = (fragment.source, fragment.sql)
+        with self._lock:
+            known = self._recent.get(key)
+            if known is None:
+                known = self._recent[key] = self.ask(fragment, after)
+            return known
 
     def _ask(self, fragment: Fragment) -> _Asked:
         source = self._sources[fragment.source]
@@ -227,7 +244,7 @@ class QueryCost:
         """
         costing = self._costing
         if costing.settings.estimate == "always" and fragment.name not in self._asked:
-            asked = self._asked[fragment.name] = costing.ask(fragment, sent)
+            asked = self._asked[fragment.name] = costing.ask_again(fragment, sent)
             asked.add_done_callback(lambda a: None if a.cancelled() else told(a.result().found))
 
     def authorise_scan(self, fragment: Fragment) -> None:

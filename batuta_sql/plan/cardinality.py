@@ -7,6 +7,7 @@ the inputs over the larger number of distinct values.
 
 from __future__ import annotations
 
+import bisect
 import datetime
 import decimal
 import math
@@ -148,11 +149,11 @@ class Cardinality:
                 return min(1.0, sum(self.share(conjuncts(b), node) for b in branches))
             case exp.EQ(this=exp.Column() as column):
                 if not references(predicate.expression):
-                    return 1.0 / max(self.distinct(column.name, node), 1.0)
+                    return self._equal(column.name, predicate.expression, node)
                 return _SELECTIVITY["equal"]
             case exp.In(this=exp.Column() as column) if predicate.expressions:
-                share = len(predicate.expressions) / max(self.distinct(column.name, node), 1.0)
-                return min(1.0, share)
+                shares = (self._equal(column.name, e, node) for e in predicate.expressions)
+                return min(1.0, sum(shares))
             case exp.LT() | exp.LTE() | exp.GT() | exp.GTE() | exp.Between():
                 return _SELECTIVITY["range"]
             case exp.Like():
@@ -161,25 +162,38 @@ class Cardinality:
                 return 0.9
         return _SELECTIVITY["other"]
 
+    def _equal(self, symbol: str, constant: Expr, node: Relation) -> float:
+        """The share of rows in which a column has one value."""
+        distinct = max(self.distinct(symbol, node), 1.0)
+        known = statistics_of(node, symbol)
+        if known is None or not known.common:
+            return 1.0 / distinct
+        for value, share in known.common:
+            if _is_value(constant, value):
+                return share
+        others = 1.0 - (known.null_fraction or 0.0) - sum(s for _, s in known.common)
+        return max(others / max(distinct - len(known.common), 1.0), _LEAST_SHARE / distinct)
+
     def share(self, predicates: list[Expr], node: Relation) -> float:
         """The share of rows for which all predicates are thought to hold.
 
         Bounds of one column belong together; of the values between the least and the greatest they
-        leave a part, as if these were spread evenly.
+        leave a part, as a histogram says, or as if these were spread evenly.
         """
         share = 1.0
-        bounds: dict[str, tuple[_Range, _Range]] = {}
+        bounds: dict[str, tuple[ColumnStatistics, _Range, _Range]] = {}
         for predicate in predicates:
             found = _range_of(predicate)
             known = statistics_of(node, found[0]) if found is not None else None
             whole = _Range.of(known) if known is not None else None
-            if found is None or whole is None:
+            if found is None or known is None or whole is None:
                 share *= self._selectivity(predicate, node)
             else:
                 name, range_ = found
-                bounds[name] = (whole, bounds.get(name, (whole, whole))[1].meet(range_))
-        for whole, part in bounds.values():
-            share *= whole.share_of(part)
+                before = bounds[name][2] if name in bounds else whole
+                bounds[name] = (known, whole, before.meet(range_))
+        for known, whole, part in bounds.values():
+            share *= _share_of(known, whole, part)
         return share
 
     def _groups(self, keys: Iterable[Expr], node: Relation) -> float:
@@ -231,6 +245,9 @@ class _Range:
         low, high = _as_number(known.minimum), _as_number(known.maximum)
         return cls(low, high) if low is not None and high is not None and low < high else None
 
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
     def meet(self, other: _Range) -> _Range:
         return _Range(max(self.low, other.low), min(self.high, other.high))
 
@@ -239,15 +256,58 @@ class _Range:
         return max((inside.high - inside.low) / (self.high - self.low), _LEAST_SHARE)
 
 
+def _share_of(known: ColumnStatistics, whole: _Range, part: _Range) -> float:
+    """The share of rows whose value lies in ``part``."""
+    marks = [m for b in known.bounds if (m := _as_number(b)) is not None]
+    common = [(v, s) for value, s in known.common if (v := _as_number(value)) is not None]
+    inside = sum(s for v, s in common if part.holds(v))
+    others = max(1.0 - (known.null_fraction or 0.0) - sum(s for _, s in common), 0.0)
+    if len(marks) < 2:
+        return max(inside + others * whole.share_of(part), _LEAST_SHARE)
+    between = _place_among(marks, part.high) - _place_among(marks, part.low)
+    return max(inside + others * between, _LEAST_SHARE)
+
+
+def _place_among(marks: list[float], value: float) -> float:
+    """Where a value stands among marks that divide all rows evenly: 0 to 1."""
+    if value <= marks[0]:
+        return 0.0
+    if value >= marks[-1]:
+        return 1.0
+    at = bisect.bisect_right(marks, value) - 1
+    low, high = marks[at], marks[at + 1]
+    return (at + (value - low) / (high - low)) / (len(marks) - 1)
+
+
+def _is_value(constant: Expr, value: object) -> bool:
+    """Whether a constant of a query is a value of the statistics."""
+    if isinstance(value, bool):
+        return isinstance(constant, exp.Boolean) and constant.this is value
+    if isinstance(value, str):
+        while isinstance(constant, exp.Cast | exp.Paren):
+            constant = constant.this
+        return isinstance(constant, exp.Literal) and constant.is_string and constant.name == value
+    number = _number(constant)
+    return number is not None and number == _as_number(value)
+
+
 def _range_of(predicate: Expr) -> tuple[str, _Range] | None:
     """A column and the range that a comparison with constants leaves of it."""
+    low: float | None = -math.inf
+    high: float | None = math.inf
     match predicate:
         case exp.Between(this=exp.Column() as column):
             low, high = _number(predicate.args["low"]), _number(predicate.args["high"])
-        case exp.GT(this=exp.Column() as column) | exp.GTE(this=exp.Column() as column):
-            low, high = _number(predicate.expression), math.inf
-        case exp.LT(this=exp.Column() as column) | exp.LTE(this=exp.Column() as column):
-            low, high = -math.inf, _number(predicate.expression)
+        case exp.GTE(this=exp.Column() as column):
+            low = _number(predicate.expression)
+        case exp.LTE(this=exp.Column() as column):
+            high = _number(predicate.expression)
+        case exp.GT(this=exp.Column() as column):
+            low = _number(predicate.expression)
+            low = math.nextafter(low, math.inf) if low is not None else None
+        case exp.LT(this=exp.Column() as column):
+            high = _number(predicate.expression)
+            high = math.nextafter(high, -math.inf) if high is not None else None
         case _:
             return None
     return (column.name, _Range(low, high)) if low is not None and high is not None else None

@@ -35,6 +35,8 @@ class ColumnStatistics:
     :param minimum: smallest value, in the column's DuckDB type, or None.
     :param maximum: largest value, likewise.
     :param width: average bytes of a value.
+    :param common: values that many rows have, and the share of the rows that has each.
+    :param bounds: values that divide the rows with other values into parts of one size, in order.
     :param correlation: how nearly the rows lie in the order of the column, -1 to 1.
     """
 
@@ -44,6 +46,8 @@ class ColumnStatistics:
     maximum: object | None = None
     width: float | None = None
     correlation: float | None = None
+    common: tuple[tuple[object, float], ...] = ()
+    bounds: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ snapshot is exported to the other connections, so that all of them see one state
 
 from __future__ import annotations
 
+import csv
+import decimal
 import json
 import re
 from collections.abc import Sequence
@@ -96,7 +98,12 @@ SELECT a.attname, a.attnotnull, format_type(a.atttypid, a.atttypmod),
        CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END,
        element.typname, co.collname, co.collisdeterministic, t.typtype::text,
        s.null_frac, s.n_distinct, s.avg_width,
-       format_type(t.typbasetype, t.typtypmod), s.histogram_bounds::text, s.correlation
+       format_type(t.typbasetype, t.typtypmod),
+       CASE WHEN coalesce(base.typcategory, t.typcategory) IN ('N', 'D')
+            THEN s.histogram_bounds::text END,
+       s.correlation,
+       CASE WHEN length(s.most_common_vals::text) < 10000 THEN s.most_common_vals::text END,
+       array_to_string(s.most_common_freqs, ',')
 FROM pg_attribute a
 JOIN pg_class r ON r.oid = a.attrelid
 JOIN pg_namespace n ON n.oid = r.relnamespace
@@ -235,16 +242,7 @@ class PostgreSQL:
             column = _column(r, default)
             columns.append(column)
             if r[10] is not None:
-                distinct = float(r[11])
-                low, high = _bounds(r[14], column.type)
-                statistics[column.name] = ColumnStatistics(
-                    distinct=distinct if distinct >= 0 else -distinct * (count or 0.0),
-                    null_fraction=float(r[10]),
-                    width=float(r[12]),
-                    minimum=low,
-                    maximum=high,
-                    correlation=float(r[15]) if r[15] is not None else None,
-                )
+                statistics[column.name] = _statistics(r, column.type, count)
         if not columns:
             # A table may have rows without columns; elsewhere a row needs one to be counted by.
             note = "the table has no columns: one stands in for its rows"
@@ -407,17 +405,44 @@ def _array_delivery(element: str) -> tuple[str, str, bool, str | None]:
     return f"{_PLAIN[element]}[]", sql, False, None
 
 
-def _bounds(histogram: str | None, type_: str) -> tuple[object | None, object | None]:
-    """The ends of a histogram, ``{1,5,9}``: smallest and largest value of the last ANALYZE."""
-    if not histogram:
-        return None, None
-    values = histogram.strip("{}").split(",")
+def _statistics(row: Sequence[Any], type_: str, rows: float | None) -> ColumnStatistics:
+    """What the last ANALYZE found in a column (pg_stats)."""
+    distinct = float(row[11])
+    bounds = _values(row[14], type_)
+    shares = [float(s) for s in row[17].split(",")] if row[17] else []
+    common = tuple(zip(_values(row[16], type_), shares, strict=False))
+    # Common values are not in the histogram. Text has an order of its own there.
+    known: list[Any] = [*bounds, *(v for v, _ in common)] if type_ != "VARCHAR" else []
+    return ColumnStatistics(
+        distinct=distinct if distinct >= 0 else -distinct * (rows or 0.0),
+        null_fraction=float(row[10]),
+        width=float(row[12]),
+        minimum=min(known) if known else None,
+        maximum=max(known) if known else None,
+        correlation=float(row[15]) if row[15] is not None else None,
+        common=common,
+        bounds=bounds,
+    )
+
+
+def _values(array: str | None, type_: str) -> tuple[object, ...]:
+    """The items of an array of statistics, ``{1,"a b",9}``; none of a type that is not compared."""
+    if not array:
+        return ()
+    (items,) = csv.reader([array[1:-1]], quotechar='"', escapechar="\\", doublequote=False)
     try:
         match type_:
             case "SMALLINT" | "INTEGER" | "BIGINT":
-                return int(values[0]), int(values[-1])
+                return tuple(map(int, items))
             case "DATE":
-                return date.fromisoformat(values[0]), date.fromisoformat(values[-1])
-    except ValueError:
-        return None, None
-    return None, None
+                return tuple(map(date.fromisoformat, items))
+            case "VARCHAR":
+                return tuple(items)
+            case "BOOLEAN":
+                return tuple(i == "t" for i in items)
+            case _ if type_.startswith("DECIMAL"):
+                return tuple(map(decimal.Decimal, items))
+    except (ValueError, ArithmeticError):
+        # 'infinity' is a date there.
+        return ()
+    return ()

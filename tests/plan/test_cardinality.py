@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import date
+from decimal import Decimal
+from typing import Any
 
 import pytest
 from sqlglot import parse_one
@@ -110,3 +112,53 @@ def test_bounds_leave_their_part_of_the_range(condition: str, share: float) -> N
         Scan(table, tuple((c.name, c) for c in columns)), parse_one(condition, read="duckdb")
     )
     assert Cardinality().rows(node) == pytest.approx(1e6 * share, rel=0.02)
+
+
+# --- common values and histograms --------------------------------------------------------------
+
+
+def known_scan(**known: Any) -> Scan:
+    column = ColumnInfo("k", "INTEGER")
+    statistics = Statistics(1000.0, columns={"k": ColumnStatistics(**known)})
+    return Scan(TableInfo("s", ("t",), (column,), statistics=statistics), (("k", column),))
+
+
+@pytest.mark.parametrize(
+    ("predicate", "rows"),
+    [
+        ("k = 7", 500),
+        ("k = 9", 100),
+        ("k = 5", 400 / 8),
+        ("k IN (7, 9)", 600),
+        ("k < 8", 500 + 400 * 0.5),
+        ("k BETWEEN 0 AND 10", 500 + 100 + 400 * 0.6),
+        ("k > 1000", 0.1),
+        ("k = -3", 400 / 8),
+    ],
+)
+def test_common_values_are_counted_and_the_others_lie_as_the_histogram_says(
+    predicate: str, rows: float
+) -> None:
+    table = known_scan(
+        distinct=10, minimum=0, maximum=100, common=((7, 0.5), (9, 0.1)), bounds=(0, 8, 28)
+    )
+    node = Filter(table, parse_one(predicate, read="duckdb"))
+    assert Cardinality().rows(node) == pytest.approx(max(rows, 1.0), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("value", "predicate"),
+    [
+        ("a", "k = 'a'"),
+        ("a", "k = CAST('a' AS VARCHAR)"),
+        (True, "k = TRUE"),
+        (Decimal("1.50"), "k = 1.5"),
+        (date(2024, 1, 2), "k = DATE '2024-01-02'"),
+        (-4, "k = -4"),
+    ],
+)
+def test_a_constant_is_known_again_however_it_is_written(value: object, predicate: str) -> None:
+    node = Filter(
+        known_scan(distinct=100, common=((value, 0.7),)), parse_one(predicate, read="duckdb")
+    )
+    assert Cardinality().rows(node) == pytest.approx(700)

@@ -89,6 +89,41 @@ def test_statistics_and_keys(shop: Callable[..., Any]) -> None:
     assert [c.nullable for c in table.columns] == [False, True, False, True]
 
 
+SKEWED = """
+CREATE TABLE t AS SELECT i AS id, i % 4 AS few,
+  CASE WHEN i % 100 = 0 THEN 'a "rare", one' ELSE 'usual' END AS state,
+  i * i / 1000 AS n, DATE '2024-01-01' + i * i / 100000 AS day,
+  (i * i / 1000.0)::numeric(12, 2) AS price
+FROM generate_series(1, 10000) i;
+ANALYZE t
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "rows"),
+    [
+        ("state = 'a \"rare\", one'", 100),
+        ("state = 'usual'", 9_900),
+        ("state IN ('a \"rare\", one', 'unheard of')", 100),
+        ("n < 1000", 1_000),
+        ("n BETWEEN 1000 AND 4000", 1_000),
+        ("day < DATE '2024-01-11'", 1_000),
+        ("price >= 40000.00", 3_675),
+        ("few = 3 AND n < 1000", 250),
+        ("few < 2", 5_000),
+        ("id > 9000", 1_000),
+    ],
+)
+def test_rows_are_expected_as_the_values_are_spread(
+    shop: Callable[..., Any], where: str, rows: int
+) -> None:
+    connection = shop(SKEWED)
+    cursor = connection.execute(f"SELECT id FROM s.t WHERE {where}")
+    assert len(cursor.fetchall()) == pytest.approx(rows, abs=15)
+    (fragment,) = cursor.plan.fragments
+    assert fragment._run.fragment.rows == pytest.approx(rows, rel=0.25, abs=5)
+
+
 def test_an_estimate_comes_from_explain(shop: Callable[..., Any]) -> None:
     connection = shop("CREATE TABLE t AS SELECT i AS id FROM generate_series(1, 1000) i; ANALYZE t")
     estimate = connection.estimate("SELECT id FROM s.t")
