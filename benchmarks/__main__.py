@@ -35,12 +35,14 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1, help="TPC-H scale factor")
     parser.add_argument("--runs", type=int, default=3, help="runs that count, after one that warms")
     parser.add_argument("--slow-runs", type=int, default=1, help="the same, over the slow link")
+    parser.add_argument("--only", choices=("loopback", "slow"), help="one link; the other stays")
     parser.add_argument("--page-only", action="store_true", help="measure nothing: write again")
     wanted = parser.parse_args()
     file = RESULTS / f"tpch-sf{wanted.scale:g}.json"
     if not wanted.page_only:
         file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(measured(wanted), indent=1) + "\n")
+        before = json.loads(file.read_text()) if wanted.only is not None else None
+        file.write_text(json.dumps(measured(wanted, before), indent=1) + "\n")
     result = json.loads(file.read_text())
     picture = DOCS / "performance.svg"
     plot.draw(result, picture)
@@ -48,27 +50,38 @@ def main() -> int:
     return 0
 
 
-def measured(wanted: argparse.Namespace) -> dict[str, Any]:
+def measured(wanted: argparse.Namespace, before: dict[str, Any] | None) -> dict[str, Any]:
+    """A run's figures.
+
+    :param before: those of an earlier run, whose other link stays as it was.
+    """
     folder = tpch.data(wanted.scale)
     floor = peers.floor(folder, tpch.HOMES, wanted.runs)
+    command = (
+        f"python -m benchmarks --scale {wanted.scale:g} --runs {wanted.runs}"
+        f" --slow-runs {wanted.slow_runs}"
+    )
+    if before is not None:
+        command = f"{before['command']}`, then `{command} --only {wanted.only}"
     result: dict[str, Any] = {
-        "command": f"python -m benchmarks --scale {wanted.scale:g} --runs {wanted.runs}"
-        f" --slow-runs {wanted.slow_runs}",
+        "command": command,
         "date": datetime.date.today().isoformat(),
         "machine": f"{os.cpu_count()} cores; {platform.system()}, {platform.machine()};"
         f" Python {platform.python_version()}",
         "versions": {p: version(p) for p in PACKAGES},
         "scale": wanted.scale,
-        "links": {},
+        "links": dict(before["links"]) if before is not None else {},
     }
     rows = tpch.table_rows(folder)
     with tpch.servers(folder) as uris:
         port = urlsplit(next(iter(uris.values()))).port
         assert port is not None
-        for name, rate, delay, runs in (
-            ("loopback", None, 0.0, wanted.runs),
-            (page.SLOW, SLOW_RATE, SLOW_DELAY, wanted.slow_runs),
+        for choice, name, rate, delay, runs in (
+            ("loopback", "loopback", None, 0.0, wanted.runs),
+            ("slow", page.SLOW, SLOW_RATE, SLOW_DELAY, wanted.slow_runs),
         ):
+            if wanted.only not in (None, choice):
+                continue
             print(name, flush=True)
             result["links"][name] = over(uris, port, rate, delay, runs, rows, floor)
         result["point_query"] = overhead.point_query(uris)

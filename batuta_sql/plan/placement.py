@@ -40,6 +40,7 @@ from batuta_sql.plan.relational import (
 from batuta_sql.plan.rewrite import known_type, read_once
 from batuta_sql.plan.rules.eager_aggregation import eager_aggregates
 from batuta_sql.plan.rules.early_distinct import early_distinct
+from batuta_sql.plan.rules.early_projection import early_projections
 from batuta_sql.plan.rules.group_joins import sites
 from batuta_sql.plan.rules.key_filters import Keyed, Statement, Worth, key_filters
 from batuta_sql.plan.rules.prune_columns import prune_columns
@@ -353,6 +354,7 @@ def place(
         judge = _Judge(placer, partial, read_once(plan))
         plan = eager_aggregates(plan, judge, lambda name: f"{name}_e{next(counter)}")
         plan = early_distinct(plan, judge)
+        plan = early_projections(plan, judge, lambda name: f"{name}_e{next(counter)}")
     placer.whole = plan
     placed = placer.place(plan)
     placed = prune_columns(placed, frozenset(s for _, s in outputs))
@@ -412,6 +414,10 @@ ANY_REDUCTION = Reduction(-math.inf, math.inf)
 """Wherever it is legal."""
 
 
+_WORTH_BYTES = 100_000
+"""That need not be moved: fewer are here in no time."""
+
+
 @dataclass(frozen=True)
 class _Judge:
     """What the rules that reduce rows early ask.
@@ -436,6 +442,15 @@ class _Judge:
         if placer.refusal(reduced, site) is not None:
             return False
         return not isinstance(reduced, Aggregate) or _sums_exactly(placer, reduced, site)
+
+    def narrows(self, side: Relation, saved: float) -> bool:
+        placer = self.placer
+        site = placer.home(side)
+        if site is None or placer.capabilities[site].dialect == "duckdb" or not self.alone(side):
+            return False
+        if self.wanted is ANY_REDUCTION:
+            return True
+        return saved > 0 and saved * placer.cardinality.rows(side) >= _WORTH_BYTES
 
     def runs(self, node: Relation) -> bool:
         site = self.placer.home(node)

@@ -187,7 +187,7 @@ class _Descent:
         self, node: Join, keys: tuple[Expr, ...], calls: tuple[Assignment, ...]
     ) -> _Grouped | None:
         arguments = references(*(e for _, e in calls))
-        for side in _kept_sides(node):
+        for side in kept_sides(node):
             if arguments <= frozenset(side.symbols):
                 found = self._below(node, side, node.on, keys, calls)
                 if found is not None:
@@ -305,7 +305,7 @@ class _Descent:
         return value
 
 
-def _kept_sides(node: Join) -> tuple[Relation, ...]:
+def kept_sides(node: Join) -> tuple[Relation, ...]:
     """The sides of a join whose rows it drops or multiplies, but does not pad with NULLs.
 
     A row that stands for a missing partner would have to count for nothing.
