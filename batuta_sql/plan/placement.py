@@ -430,11 +430,15 @@ class _Judge:
     wanted: Reduction
     alone: Callable[[Relation], bool]
 
+    def is_near(self, node: Relation) -> bool:
+        # On this machine: rows are here sooner than they are grouped twice.
+        site = self.placer.home(node)
+        return site is not None and self.placer.capabilities[site].dialect == "duckdb"
+
     def pays(self, reduced: Relation) -> bool:
         placer = self.placer
         site = placer.home(reduced)
-        if site is None or placer.capabilities[site].dialect == "duckdb" or not self.alone(reduced):
-            # On this machine: rows are here sooner than they are grouped twice.
+        if site is None or self.is_near(reduced) or not self.alone(reduced):
             return False
         rows, groups = placer.cardinality.rows(reduced.inputs[0]), placer.cardinality.rows(reduced)
         if groups > rows * self.wanted.kept or rows - groups < self.wanted.rows:
@@ -445,8 +449,7 @@ class _Judge:
 
     def narrows(self, side: Relation, saved: float) -> bool:
         placer = self.placer
-        site = placer.home(side)
-        if site is None or placer.capabilities[site].dialect == "duckdb" or not self.alone(side):
+        if placer.home(side) is None or self.is_near(side) or not self.alone(side):
             return False
         if self.wanted is ANY_REDUCTION:
             return True

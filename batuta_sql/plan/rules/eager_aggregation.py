@@ -49,6 +49,10 @@ class Judge(Protocol):
         """Whether an Aggregate or Distinct can be made at its source, exactly, and is worth it."""
         ...
 
+    def is_near(self, node: Relation) -> bool:
+        """Whether the one source of ``node`` is an engine here, where nothing is worth it."""
+        ...
+
     def runs(self, node: Relation) -> bool:
         """Whether one source can run ``node`` whole."""
         ...
@@ -79,7 +83,7 @@ def _is_split(node: Aggregate, judge: Judge) -> bool:
     below = node.input
     while isinstance(below, Project):
         below = below.input
-    return isinstance(below, SetOperation) and not judge.runs(node)
+    return isinstance(below, SetOperation) and not judge.is_near(node) and not judge.runs(node)
 
 
 def _eager(node: Aggregate, judge: Judge, fresh: Fresh) -> Relation | None:
