@@ -26,7 +26,7 @@ from batuta_sql.plan.relational import Apply, CommonScan, Exchange, Relation, Wi
 from batuta_sql.plan.translate import WireColumn
 from batuta_sql.plan.unparse import Delivery
 from batuta_sql.session import Session
-from batuta_sql.sources.base import Snapshot, Usage
+from batuta_sql.sources.base import Snapshot, SourceEstimate, Usage
 
 PREFETCH_BYTES = 32 << 20
 """How far a streamed fragment runs ahead of its consumer."""
@@ -200,7 +200,9 @@ class Execution:
                 self._degree(fragment),
                 self._patience(reduced.asked),
             )
-            self._cost.ask_beside(reduced.asked, fetch.sent, fetch.told)
+            # With keys it is another statement than the one that the source is asked about.
+            told = fetch.told if reduced.keys is None else _not_about_it
+            self._cost.ask_beside(reduced.asked, fetch.sent, told)
         fetch.metrics.keys = reduced.keys
         self.fetches.append(fetch)
         return fetch
@@ -333,6 +335,10 @@ class Reduced:
     asked: Fragment
     sent: Fragment
     keys: int | None = None
+
+
+def _not_about_it(estimate: SourceEstimate) -> None:
+    return
 
 
 def decoders(columns: Sequence[tuple[str, WireColumn]]) -> dict[str, str]:

@@ -93,6 +93,20 @@ def test_what_the_source_itself_calls_hopeless_is_not_waited_for(connect: Connec
     assert time.monotonic() - started >= 5
 
 
+def test_what_is_sent_with_keys_is_not_judged_without(connect: Connect) -> None:
+    """With two keys it is done in no time; the source is asked about the whole of it."""
+    con = connect(runaway_seconds=0.3, semi_joins="always")
+    con.register("wanted", pa.table({"a": [7, 8]}))
+    sql = (
+        "SELECT w.a, x.n FROM wanted w JOIN (SELECT l.a, count(*) AS n FROM crm.low l"
+        " JOIN crm.high h ON l.a < h.b AND l.a + 3 > h.b GROUP BY l.a) x ON x.a = w.a ORDER BY 1"
+    )
+    cursor = con.execute(sql)
+    assert cursor.fetchall() == [(7, 2), (8, 2)]
+    (fragment,) = cursor.plan.fragments
+    assert fragment.keys == 2
+
+
 def test_among_other_fragments(connect: Connect) -> None:
     sql = (
         f"SELECT s.name, x.n FROM other.small s JOIN ({LONG}) x ON x.n = s.id + {ANSWER[0][0] - 4}"
