@@ -247,6 +247,10 @@ class QueryCost:
             asked = self._asked[fragment.name] = costing.ask_again(fragment, sent)
             asked.add_done_callback(lambda a: None if a.cancelled() else told(a.result().found))
 
+    def begin_again(self) -> None:
+        """Forgets what was asked: other fragments will have the names of the first ones."""
+        self._asked = {}
+
     def authorise_scan(self, fragment: Fragment) -> None:
         """Returns if a fallback may read a table; most was permitted with the query.
 

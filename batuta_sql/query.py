@@ -399,6 +399,7 @@ class Query:
         if self._cancelled:
             self.stop.set(None)
             raise QueryCancelled("the query was cancelled")
+        self.cost.begin_again()
         placed = self._placed(self._optimised, runaways, known)
         self.execution = self._execution(placed, f"{self.number} again", last=True)
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -79,6 +80,18 @@ def test_it_is_ended_there_and_made_here(
     assert len(cursor.plan.fragments) == 2
     assert "took far longer than bringing the rows here" in str(cursor.plan)
     assert running(postgres, uri) == 0
+
+
+def test_estimates_are_those_of_what_was_sent_at_last(connect: Connect, tmp_path: Path) -> None:
+    con = connect(cost={"history_file": str(tmp_path / "history.sqlite")})
+    cursor = con.execute(LONG)
+    assert cursor.fetchall() == ANSWER
+    told = [f["estimate"].rows for f in cursor.metrics["fragments"]]
+    assert told == [pytest.approx(ROWS, rel=0.2)] * 2
+    cursor.close()
+    runs = con.history()
+    assert [(r.rows, r.status) for r in runs] == [(ROWS, "finished")] * 2
+    assert [r.estimated_rows for r in runs] == [pytest.approx(ROWS, rel=0.2)] * 2
 
 
 def test_what_the_source_itself_calls_hopeless_is_not_waited_for(connect: Connect) -> None:
