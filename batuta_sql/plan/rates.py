@@ -25,7 +25,7 @@ from batuta_sql.plan.rewrite import known_type
 _WIDTHS = {"BOOLEAN": 1, "SMALLINT": 2, "INTEGER": 4, "DATE": 4, "FLOAT": 4, "UUID": 16}
 _TEXT_WIDTH = 16.0
 _NUMBER_WIDTH = 8.0
-_FIELD_BYTES = 4.0
+FIELD_BYTES = 4.0
 """What goes before each value in PostgreSQL's binary COPY; others are much alike."""
 
 _FEW_GROUPS = 10_000
@@ -161,7 +161,7 @@ def is_parallel(node: Relation, rows: float | None) -> bool:
 
 def row_bytes(node: Relation, symbols: Iterable[str]) -> float:
     """Bytes that a row of some columns takes on the way, on average."""
-    return sum(_FIELD_BYTES + _width(node, s) for s in symbols)
+    return sum(FIELD_BYTES + _width(node, s) for s in symbols)
 
 
 def _needed_below(node: Relation, needed: frozenset[str]) -> frozenset[str]:
@@ -180,6 +180,11 @@ def _width(node: Relation, symbol: str) -> float:
     if type_ == "VARCHAR":
         known = statistics_of(node, symbol)
         return known.width if known is not None and known.width is not None else _TEXT_WIDTH
+    return fixed_width(type_)
+
+
+def fixed_width(type_: str | None) -> float:
+    """Bytes of a value of a type that has one width, or of a number."""
     return float(_WIDTHS.get(type_ or "", _NUMBER_WIDTH))
 
 

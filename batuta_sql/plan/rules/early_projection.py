@@ -14,7 +14,7 @@ from typing import Protocol
 
 from sqlglot import exp
 
-from batuta_sql.plan.rates import row_bytes
+from batuta_sql.plan.rates import FIELD_BYTES, fixed_width, row_bytes
 from batuta_sql.plan.relational import (
     Aggregate,
     Expr,
@@ -61,10 +61,6 @@ _NEVER_FAIL = (
     exp.Month,
     exp.Day,
 )
-
-_FIXED = {"BOOLEAN": 1.0, "TINYINT": 1.0, "SMALLINT": 2.0, "INTEGER": 4.0, "DATE": 4.0}
-_OTHER_WIDTH = 8.0
-_FIELD_BYTES = 4.0
 
 
 class Narrower(Protocol):
@@ -127,7 +123,7 @@ def _with_side(
     kept = tuple((s, column(s)) for s in side.symbols if s in needed)
     early = Project(side, (*kept, *((n, e) for e, n in names.items())))
     gone = [s for s in side.symbols if s in references(*found) and s not in needed]
-    added = sum(_FIELD_BYTES + _width(e, judge.type_of(early, n)) for e, n in names.items())
+    added = sum(FIELD_BYTES + _width(e, judge.type_of(early, n)) for e, n in names.items())
     if not judge.narrows(side, row_bytes(side, gone) - added) or not judge.runs(early):
         return None
     return replace(above, input=_swapped(node.input, side, early))
@@ -179,7 +175,7 @@ def _swapped(node: Relation, side: Relation, new: Relation) -> Relation:
 def _width(expression: Expr, type_: str | None) -> float:
     """Bytes of a value, at the most where that can be told."""
     if type_ != "VARCHAR":
-        return _FIXED.get(type_ or "", _OTHER_WIDTH)
+        return fixed_width(type_)
     length = expression.args.get("length") if isinstance(expression, exp.Substring) else None
     if isinstance(length, exp.Literal) and length.name.isdigit():
         return float(length.name)
