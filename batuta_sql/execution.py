@@ -20,6 +20,7 @@ from batuta_sql.exchange.fetch import Fetch, Misjudged, Prefetch, Stop
 from batuta_sql.exchange.gather import Gathered, Gathering
 from batuta_sql.exchange.keys import with_keys
 from batuta_sql.exchange.result_cache import Kept, KeptSnapshot
+from batuta_sql.plan.cardinality import times_off
 from batuta_sql.plan.fragments import Fragment
 from batuta_sql.plan.placement import KnownRows, Placed, with_key_filters
 from batuta_sql.plan.relational import Apply, CommonScan, Exchange, Relation, With
@@ -356,8 +357,7 @@ def _is_far_off(fragment: Fragment, rows: Mapping[str, int]) -> bool:
     """Whether a fragment had far more or far fewer rows than it was thought to have."""
     if fragment.rows is None:
         return False
-    low, high = sorted((max(fragment.rows, 1.0), max(float(rows[fragment.name]), 1.0)))
-    return high / low >= _FAR_OFF
+    return times_off(fragment.rows, rows[fragment.name]) >= _FAR_OFF
 
 
 def _is_better(better: Placed, running: Fragment, so_far: int) -> bool:

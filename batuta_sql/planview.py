@@ -11,6 +11,7 @@ import pyarrow as pa
 from batuta_sql.execution import FragmentRun
 from batuta_sql.guards.labels import ResultLabels
 from batuta_sql.labels import ColumnLabels, labelled_schema
+from batuta_sql.plan.cardinality import times_off
 from batuta_sql.plan.cost import Estimate, total
 from batuta_sql.plan.explain import explain
 from batuta_sql.plan.fragments import Fragment
@@ -209,8 +210,8 @@ class Plan:
         expected = keyed.rows if keyed is not None and run.keys is not None else fragment.rows
         if expected is None or run.rows is None:
             return ""
-        low, high = sorted((max(expected, 1.0), max(float(run.rows), 1.0)))
-        return f": the rows are off by {high / low:,.0f} times" if high / low >= _FAR_OFF else ""
+        off = times_off(expected, run.rows)
+        return f": the rows are off by {off:,.0f} times" if off >= _FAR_OFF else ""
 
 
 def estimate_of(query: Query) -> Estimate:

@@ -359,6 +359,12 @@ def _as_number(value: object) -> float | None:
     return None
 
 
+def times_off(expected: float, actual: float) -> float:
+    """How many times too high or too low an estimate of rows was; 1 where it was right."""
+    low, high = sorted((max(expected, 1.0), max(actual, 1.0)))
+    return high / low
+
+
 def equi_pairs(node: Join) -> list[tuple[str, str]]:
     """The pairs of a left and a right symbol that the join requires to be equal."""
     left, right = frozenset(node.left.symbols), frozenset(node.right.symbols)

@@ -49,6 +49,10 @@ class Judge(Protocol):
         """Whether an Aggregate or Distinct can be made at its source, exactly, and is worth it."""
         ...
 
+    def narrows(self, side: Relation, saved: float) -> bool:
+        """Whether ``saved`` bytes in each row of ``side`` are worth computing something there."""
+        ...
+
     def is_near(self, node: Relation) -> bool:
         """Whether the one source of ``node`` is an engine here, where nothing is worth it."""
         ...

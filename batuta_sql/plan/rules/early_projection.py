@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Protocol
 
 from sqlglot import exp
 
@@ -27,7 +26,7 @@ from batuta_sql.plan.relational import (
     references,
 )
 from batuta_sql.plan.rewrite import transform_up
-from batuta_sql.plan.rules.eager_aggregation import Fresh, kept_sides
+from batuta_sql.plan.rules.eager_aggregation import Fresh, Judge, kept_sides
 from batuta_sql.plan.rules.group_joins import sites
 from batuta_sql.plan.site import LOCAL
 
@@ -63,23 +62,7 @@ _NEVER_FAIL = (
 )
 
 
-class Narrower(Protocol):
-    """What the rule has to know of the sources."""
-
-    def narrows(self, side: Relation, saved: float) -> bool:
-        """Whether ``saved`` bytes in each row of ``side`` are worth computing something there."""
-        ...
-
-    def runs(self, node: Relation) -> bool:
-        """Whether one source can run ``node`` whole."""
-        ...
-
-    def type_of(self, node: Relation, symbol: str) -> str | None:
-        """The DuckDB type of a column; None where it is not known."""
-        ...
-
-
-def early_projections(plan: Relation, judge: Narrower, fresh: Fresh) -> Relation:
+def early_projections(plan: Relation, judge: Judge, fresh: Fresh) -> Relation:
     """``plan`` with expressions computed at their sources where that makes rows narrower.
 
     :param fresh: makes a symbol that is unique in the query.
@@ -111,7 +94,7 @@ def _sides(node: Relation) -> Iterator[Relation]:
 
 
 def _with_side(
-    node: Project | Aggregate, side: Relation, judge: Narrower, fresh: Fresh
+    node: Project | Aggregate, side: Relation, judge: Judge, fresh: Fresh
 ) -> Project | Aggregate | None:
     mine = frozenset(side.symbols)
     found = dict.fromkeys(e for whole in node.expressions for e in _computable(whole, mine))
