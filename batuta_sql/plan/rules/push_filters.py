@@ -295,9 +295,3 @@ def _through_set(node: SetOperation, predicates: list[Expr]) -> Relation:
         ),
         above,
     )
-
-
-def _same_type(left: Relation, a: str, right: Relation, b: str) -> bool:
-    """Whether two symbols are known to have one type; a cast between them could change a test."""
-    known = known_type(left, a)
-    return known is not None and known == known_type(right, b)
