@@ -30,7 +30,7 @@ from batuta_sql.plan.relational import (
 from batuta_sql.plan.rules.order_for_groups import ordered_for_groups
 from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import NotPushable, WireColumn
-from batuta_sql.plan.unparse import Unparser
+from batuta_sql.plan.unparse import Refused, Unparser
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,32 @@ class Fragment:
         """Statements that give the rows together, each row once, read in one state; at most
         ``degree``, and none where it is one.
         """
-        (blocks,) = [t.blocks for t in self.tables] if len(self.tables) == 1 else [None]
-        degree = min(degree, blocks or 1)
-        if self.ranged is None or blocks is None or degree < 2:
+        (blocks,) = [t.blocks for t in self.tables] if len(self.tables) == 1 else [()]
+        degree = min(degree, max(blocks, default=1))
+        if self.ranged is None or degree < 2:
             return ()
         # The table may have grown: the last range has no end.
-        ends = [blocks * i // degree for i in range(degree)] + [_BEYOND_ALL_BLOCKS]
+        ends = [_end_of_share(blocks, i / degree) for i in range(degree)] + [_BEYOND_ALL_BLOCKS]
         return tuple(
             self.ranged.replace(LOW, str(low)).replace(HIGH, str(high))
             for low, high in itertools.pairwise(ends)
         )
+
+
+def _end_of_share(blocks: Sequence[int], share: float) -> int:
+    """The block before which a share of the blocks of all files lies.
+
+    A test on blocks means the block of that number in each of the files, long and short.
+    """
+    wanted, before = sum(blocks) * share, 0
+    rising = sorted(blocks)
+    for shorter, size in enumerate(rising):
+        files = len(rising) - shorter
+        if wanted <= (size - before) * files:
+            return before + round(wanted / files)
+        wanted -= (size - before) * files
+        before = size
+    return before
 
 
 LOW, HIGH = "<low block>", "<high block>"
@@ -95,14 +111,18 @@ def is_row_wise(node: Relation) -> bool:
     return isinstance(node, Scan)
 
 
-def statement(node: Relation, capabilities: Capabilities) -> Rendered:
+def statement(
+    node: Relation, capabilities: Capabilities, refused: Refused | None = None
+) -> Rendered:
     """``node`` as one statement of a source, and how its columns travel.
 
+    :param refused: what the source is known not to do.
     :raises NotPushable: naming what the source is not proved to do.
     """
     if capabilities.groups_in_order:
         node = ordered_for_groups(node)
-    return Unparser(capabilities.translator, capabilities).remote_statement(node)
+    unparser = Unparser(capabilities.translator, capabilities, refused=refused)
+    return unparser.remote_statement(node)
 
 
 def _exchanged(node: Exchange, capabilities: Capabilities) -> Fragment:

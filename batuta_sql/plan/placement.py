@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -48,7 +49,7 @@ from batuta_sql.plan.rules.share_fragments import share
 from batuta_sql.plan.rules.split_averages import split_averages
 from batuta_sql.plan.site import LOCAL, Capabilities
 from batuta_sql.plan.translate import CORRELATED, NotPushable
-from batuta_sql.plan.unparse import Block, Unparser
+from batuta_sql.plan.unparse import Block, Refused, Unparser
 
 KnownRows = Mapping[tuple[str, str], float]
 """How many rows a source gave to a statement."""
@@ -82,6 +83,8 @@ class _Placer:
     kept: dict[str, None] = field(default_factory=dict)
     statements: dict[int, tuple[Relation, Rendered]] = field(default_factory=dict)
     """Of operators by id, which is only good while they live."""
+    refused: dict[str, Refused] = field(default_factory=lambda: defaultdict(dict))
+    """By source."""
 
     # --- asking --------------------------------------------------------------------------------
 
@@ -94,7 +97,7 @@ class _Placer:
 
     def unparser(self, site: str) -> Unparser:
         capabilities = self.capabilities[site]
-        return Unparser(capabilities.translator, capabilities)
+        return Unparser(capabilities.translator, capabilities, refused=self.refused[site])
 
     def refusal(self, node: Relation, site: str) -> str | None:
         """Why ``site`` cannot run ``node``, or should not again; None where it can."""
@@ -113,7 +116,7 @@ class _Placer:
         """
         known = self.statements.get(id(node))
         if known is None:
-            known = (node, statement(node, self.capabilities[site]))
+            known = (node, statement(node, self.capabilities[site], self.refused[site]))
             self.statements[id(node)] = known
         return known[1]
 

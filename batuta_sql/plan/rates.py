@@ -154,9 +154,9 @@ def is_parallel(node: Relation, rows: float | None) -> bool:
     """Whether ``node`` reads one table that several connections should read at once."""
     while isinstance(node, Project | Filter):
         node = node.input
-    if not isinstance(node, Scan) or rows is None or node.table.blocks is None:
+    if not isinstance(node, Scan) or rows is None:
         return False
-    return rows >= _PARALLEL_ROWS and node.table.blocks >= _PARALLEL_BLOCKS
+    return rows >= _PARALLEL_ROWS and sum(node.table.blocks) >= _PARALLEL_BLOCKS
 
 
 def row_bytes(node: Relation, symbols: Iterable[str]) -> float:

@@ -115,7 +115,8 @@ class TableInfo:
         identity and the version; None where the source does not tell.
     :param labels: what the data itself says of the table's rows as such.
     :param bases: the tables whose rows this one may show: a view's, a partition's parents.
-    :param blocks: how many blocks it had, where its rows can be read by ranges of blocks.
+    :param blocks: how many blocks each of its files had, where its rows can be read by ranges of
+        blocks: several for a table with partitions. A block's number is one within its file.
     """
 
     source: str
@@ -128,7 +129,7 @@ class TableInfo:
     content: str | None = None
     labels: frozenset[str] = frozenset()
     bases: tuple[BaseTable, ...] = ()
-    blocks: int | None = None
+    blocks: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:

@@ -37,6 +37,7 @@ from batuta_sql.plan.relational import (
 )
 from batuta_sql.plan.site import Capabilities
 from batuta_sql.plan.translate import (
+    CORRELATED,
     NotPushable,
     Translator,
     Typed,
@@ -44,6 +45,8 @@ from batuta_sql.plan.translate import (
     quoted_column,
     quoted_table,
 )
+
+_EVALUATED_ELSEWHERE = "the WITH entry is evaluated elsewhere"
 
 
 class Stage(IntEnum):
@@ -92,15 +95,24 @@ class Block:
     """Symbols that are more than a column: using one twice would compute it twice."""
 
 
+Refused = dict[int, tuple[Relation, NotPushable]]
+"""Of operators by id, which is only good while they live, why one site cannot run them."""
+
+
 class Unparser:
-    """Writes one statement for one site."""
+    """Writes one statement for one site.
+
+    :param refused: what is known to have no SQL there; it is added to.
+    """
 
     def __init__(
         self,
         translator: Translator,
         capabilities: Capabilities | None = None,
         deliveries: Mapping[str, Delivery] | None = None,
+        refused: Refused | None = None,
     ) -> None:
+        self.refused: Refused = {} if refused is None else refused
         self.translator = translator
         self.capabilities = capabilities
         self.deliveries = deliveries or {}
@@ -166,6 +178,20 @@ class Unparser:
     # --- blocks --------------------------------------------------------------------------------
 
     def block(self, node: Relation) -> Block:
+        """
+        :raises NotPushable: naming what the site is not proved to do.
+        """
+        if (known := self.refused.get(id(node))) is not None:
+            raise known[1]
+        try:
+            return self._block(node)
+        except NotPushable as reason:
+            # What stands around an operator may have what it misses.
+            if reason.reason not in (CORRELATED, _EVALUATED_ELSEWHERE):
+                self.refused[id(node)] = (node, reason)
+            raise
+
+    def _block(self, node: Relation) -> Block:
         match node:
             case Scan():
                 return self._scan(node)
@@ -252,7 +278,7 @@ class Unparser:
     def _common_scan(self, node: CommonScan) -> Block:
         known = self.common.get(node.name)
         if known is None:
-            raise NotPushable("the WITH entry is evaluated elsewhere")
+            raise NotPushable(_EVALUATED_ELSEWHERE)
         alias = self._alias()
         table = quoted_table((node.name,))
         table.set("alias", exp.TableAlias(this=exp.to_identifier(alias, quoted=True)))

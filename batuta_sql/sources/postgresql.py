@@ -11,6 +11,7 @@ import decimal
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from typing import Any
@@ -85,7 +86,8 @@ SELECT n.nspname, c.relname, c.relkind::text, c.oid::int8, c.reltuples::float8,
        d.datlocprovider::text, d.datcollate,
        CASE WHEN c.relkind IN ('r', 'm') AND a.amname = 'heap' THEN
          pg_relation_size(c.oid) / current_setting('block_size')::int8
-       END
+       END,
+       EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_database d ON d.datname = current_database()
 LEFT JOIN pg_am a ON a.oid = c.relam
@@ -113,7 +115,7 @@ LEFT JOIN pg_type element ON element.oid = coalesce(base.typelem, t.typelem)
      AND coalesce(base.typcategory, t.typcategory) = 'A'
 LEFT JOIN pg_collation co ON co.oid = a.attcollation
 LEFT JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = r.relname
-     AND s.attname = a.attname AND NOT s.inherited
+     AND s.attname = a.attname AND s.inherited = {inherited}
 WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 """
@@ -141,6 +143,21 @@ _SIZES = """
 SELECT relname, max(relpages::float8 * current_setting('block_size')::float8)
 FROM pg_class WHERE relname IN ({names}) AND relkind IN ('r', 'm') GROUP BY 1
 """
+
+_FILES = """
+WITH RECURSIVE tree(oid) AS (
+  SELECT {oid}::oid
+  UNION
+  SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid
+)
+SELECT c.reltuples::float8, pg_relation_size(c.oid)::int8,
+       CASE WHEN c.relkind = 'r' AND a.amname = 'heap' THEN
+         pg_relation_size(c.oid) / current_setting('block_size')::int8
+       END
+FROM tree JOIN pg_class c ON c.oid = tree.oid LEFT JOIN pg_am a ON a.oid = c.relam
+WHERE c.relkind <> 'p'
+"""
+"""The files of a table and of its partitions or children."""
 
 _BASES = """
 WITH RECURSIVE reached(oid, way, same) AS (
@@ -233,13 +250,20 @@ class PostgreSQL:
         return [self._describe(connection, row) for row in _best_match(found, path)]
 
     def _describe(self, connection: Any, row: tuple[Any, ...]) -> TableInfo:
-        schema, table, kind, oid, rows, size, provider, collate, blocks = row
+        schema, table, kind, oid, rows, size, provider, collate, blocks, has_children = row
         default = _default_collation(provider, collate)
         columns: list[ColumnInfo] = []
         statistics: dict[str, ColumnStatistics] = {}
-        count = float(rows) if rows is not None and rows >= 0 else None
-        for r in small_result(connection, _COLUMNS.format(oid=oid)):
+        files = _Files.of((rows, size, blocks))
+        if has_children:
+            files = _Files.of(*small_result(connection, _FILES.format(oid=oid)))
+        count = files.rows
+        # What is said of a parent's own rows does not bind its children; of partitions it does.
+        is_loose = has_children and kind == "r"
+        for r in small_result(connection, _COLUMNS.format(oid=oid, inherited=has_children)):
             column = _column(r, default)
+            if is_loose:
+                column = replace(column, nullable=True)
             columns.append(column)
             if r[10] is not None:
                 statistics[column.name] = _statistics(r, column.type, count)
@@ -250,7 +274,7 @@ class PostgreSQL:
         keys = [
             tuple(k[1].split("\x1f"))
             for k in small_result(connection, _KEYS.format(oid=oid))
-            if k[2]
+            if k[2] and not is_loose
         ]
         bases: list[BaseTable] = []
         if tables_are_labelled(self._settings):
@@ -263,10 +287,8 @@ class PostgreSQL:
             columns=tuple(columns),
             kind=_KINDS[kind],
             keys=tuple(keys),
-            blocks=blocks if self._connections.reads_by_block else None,
-            statistics=Statistics(
-                count, float(size) if size is not None else None, columns=statistics
-            ),
+            blocks=files.blocks if self._connections.reads_by_block else (),
+            statistics=Statistics(count, files.bytes, columns=statistics),
         )
 
     def estimate(self, query: FragmentQuery) -> SourceEstimate:
@@ -337,6 +359,45 @@ def _best_match(rows: list[tuple[Any, ...]], path: tuple[str, ...]) -> list[tupl
         public = [r for r in rows if r[0] == "public"]
         return public or rows
     return rows
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What a table is stored in; several files where it has partitions or children.
+
+    :param blocks: of each file; empty where one of them is no heap.
+    """
+
+    rows: float | None
+    bytes: float | None
+    blocks: tuple[int, ...]
+
+    @staticmethod
+    def of(*files: tuple[float | None, int | None, int | None]) -> _Files:
+        """Of the rows (less than 0: never counted), bytes and blocks of each file."""
+        sizes = [size for _, size, _ in files if size is not None]
+        blocks = [b for _, _, b in files if b is not None]
+        complete = len(sizes) == len(files)
+        return _Files(
+            _counted([(rows, size) for rows, size, _ in files]),
+            float(sum(sizes)) if complete else None,
+            tuple(blocks) if len(blocks) == len(files) else (),
+        )
+
+
+def _counted(files: Sequence[tuple[float | None, int | None]]) -> float | None:
+    """The rows of some files; one that was never counted is as dense as the others."""
+    known = [(rows, size) for rows, size in files if rows is not None and rows >= 0]
+    if not known:
+        return None
+    total = sum(rows for rows, _ in known)
+    unknown = [size for rows, size in files if (rows is None or rows < 0) and size != 0]
+    if not unknown:
+        return total
+    counted = sum(size or 0 for _, size in known)
+    if not counted or None in unknown:
+        return None
+    return total * (1 + sum(size or 0 for size in unknown) / counted)
 
 
 def _default_collation(provider: str, collate: str) -> Collation:

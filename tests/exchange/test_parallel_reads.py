@@ -12,7 +12,11 @@ import adbc_driver_postgresql.dbapi
 import pytest
 
 import batuta_sql
+from batuta_sql.config import PostgreSQLSettings
 from batuta_sql.demo.postgres_server import PostgresServer
+from batuta_sql.plan.fragments import scan_fragment
+from batuta_sql.plan.relational import Scan
+from batuta_sql.sources.postgresql import PostgreSQL
 
 ROWS = 240_000
 WHOLE = "SELECT id, n, pad FROM crm.big"
@@ -36,6 +40,25 @@ def uri(postgres: PostgresServer) -> Iterator[str]:
             f"CREATE TABLE part_2 PARTITION OF parted FOR VALUES FROM ({ROWS // 2}) TO (1000000)",
             "INSERT INTO parted SELECT * FROM big",
             "ANALYZE parted",
+            "CREATE TABLE uneven (id int, n int, pad text) PARTITION BY RANGE (id)",
+            *(
+                f"CREATE TABLE uneven_{i} PARTITION OF uneven FOR VALUES FROM ({a}) TO ({b})"
+                for i, (a, b) in enumerate(
+                    [(0, 100), (100, 180_000), (180_000, ROWS - 90), (ROWS - 90, ROWS + 1)]
+                )
+            ),
+            "CREATE TABLE uneven_rest PARTITION OF uneven DEFAULT",
+            "INSERT INTO uneven SELECT * FROM big",
+            # As autovacuum does: the partitions, never the table itself.
+            *(f"ANALYZE uneven_{i}" for i in range(4)),
+            "CREATE EXTENSION file_fdw",
+            "CREATE SERVER files FOREIGN DATA WRAPPER file_fdw",
+            "CREATE TABLE mixed (id int, n int, pad text) PARTITION BY RANGE (id)",
+            f"CREATE TABLE mixed_1 PARTITION OF mixed FOR VALUES FROM (0) TO ({ROWS + 1})",
+            f"CREATE FOREIGN TABLE mixed_2 PARTITION OF mixed FOR VALUES FROM ({ROWS + 1})"
+            " TO (1000000) SERVER files OPTIONS (program 'true')",
+            "INSERT INTO mixed SELECT * FROM big",
+            "ANALYZE mixed_1",
             "CREATE TABLE parent AS SELECT * FROM big",
             "CREATE TABLE child () INHERITS (parent)",
             "INSERT INTO child SELECT id + 1000000, n, pad FROM big",
@@ -100,7 +123,7 @@ def test_fragments_that_run_at_once_share_them(connect: Callable[..., Any]) -> N
     ("sql", "rows"),
     [
         ("SELECT id, pad FROM crm.seen", ROWS),
-        ("SELECT id, pad FROM crm.parted", ROWS),
+        ("SELECT id, pad FROM crm.mixed", ROWS),
         ("SELECT id, pad FROM crm.big LIMIT 200000", 200_000),
         ("SELECT n, count(*) FROM crm.big GROUP BY n", 1000),
         ("SELECT id FROM crm.big WHERE id < 100", 99),
@@ -112,6 +135,34 @@ def test_what_is_no_plain_large_scan_is_one_statement(
     cursor = connect().execute(sql)
     assert cursor.fetch_arrow_table().num_rows == rows
     assert connections(cursor) == [1]
+
+
+@pytest.mark.parametrize("table", ["parted", "uneven"])
+def test_partitions_are_read_by_ranges_too(connect: Callable[..., Any], table: str) -> None:
+    cursor = connect().execute(f"SELECT id, pad FROM crm.{table}")
+    ids = cursor.fetch_arrow_table()["id"].to_pylist()
+    assert sorted(ids) == list(range(1, ROWS + 1))
+    assert connections(cursor) == [4]
+
+
+@pytest.mark.parametrize("table", ["parted", "uneven"])
+def test_the_parts_of_partitions_are_alike(uri: str, table: str) -> None:
+    source = PostgreSQL("crm", PostgreSQLSettings(kind="postgresql", uri=uri))
+    with closing(source):
+        (info,) = source.resolve((table,))
+        scan = Scan(info, tuple((c.name, c) for c in info.columns))
+        fragment = scan_fragment(scan, (), "x1", source.capabilities)
+    with (
+        adbc_driver_postgresql.dbapi.connect(uri) as server,
+        server.cursor() as cursor,
+    ):
+        rows = []
+        for part in fragment.parts(4):
+            cursor.execute(part)
+            rows.append(cursor.fetch_arrow_table().num_rows)
+    assert len(rows) == 4
+    assert sum(rows) == ROWS
+    assert max(rows) < 1.1 * ROWS / 4
 
 
 def test_a_parent_has_its_childrens_rows(connect: Callable[..., Any]) -> None:

@@ -89,6 +89,52 @@ def test_statistics_and_keys(shop: Callable[..., Any]) -> None:
     assert [c.nullable for c in table.columns] == [False, True, False, True]
 
 
+INHERITED = """
+CREATE TABLE base(id int, k int);
+CREATE TABLE heir() INHERITS (base);
+ALTER TABLE ONLY base ALTER id SET NOT NULL;
+ALTER TABLE ONLY base ADD PRIMARY KEY (id);
+INSERT INTO base VALUES (1, 1), (2, 1);
+INSERT INTO heir VALUES (1, 1), (NULL, 1);
+CREATE TABLE one(k int PRIMARY KEY);
+INSERT INTO one VALUES (1), (2);
+"""
+
+
+def test_a_parents_constraints_do_not_bind_its_children(shop: Callable[..., Any]) -> None:
+    connection = shop(INHERITED)
+    (table,) = connection._session.sources["s"].resolve(("base",))
+    assert table.keys == ()
+    assert [c.nullable for c in table.columns] == [True, True]
+    sql = "SELECT one.k, count(base.id) FROM s.one LEFT JOIN s.base ON base.k = one.k GROUP BY 1"
+    assert sorted(rows_of(connection, sql)) == [(1, 3), (2, 0)]
+
+
+@pytest.mark.parametrize(
+    ("analyse", "distinct"),
+    # The first is what autovacuum leaves: partitions are analysed, the table never is.
+    [("ANALYZE t_1; ANALYZE t_2_1", {}), ("ANALYZE t", {"id": 1000, "k": 10})],
+)
+def test_statistics_of_partitions(
+    shop: Callable[..., Any], analyse: str, distinct: dict[str, int]
+) -> None:
+    connection = shop(
+        "CREATE TABLE t(id int PRIMARY KEY, k int) PARTITION BY RANGE (id);"
+        "CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (501);"
+        "CREATE TABLE t_2 PARTITION OF t FOR VALUES FROM (501) TO (1001)"
+        " PARTITION BY RANGE (id);"
+        "CREATE TABLE t_2_1 PARTITION OF t_2 FOR VALUES FROM (501) TO (1001);"
+        "CREATE TABLE t_3 PARTITION OF t DEFAULT;"
+        "INSERT INTO t SELECT i, i % 10 FROM generate_series(1, 1000) i;" + analyse
+    )
+    (table,) = connection._session.sources["s"].resolve(("t",))
+    assert table.statistics.rows == 1000
+    assert table.statistics.bytes == 2 * 8192 * 3
+    assert table.keys == (("id",),)
+    assert not table.columns[0].nullable
+    assert {n: c.distinct for n, c in table.statistics.columns.items()} == distinct
+
+
 SKEWED = """
 CREATE TABLE t AS SELECT i AS id, i % 4 AS few,
   CASE WHEN i % 100 = 0 THEN 'a "rare", one' ELSE 'usual' END AS state,
