@@ -207,8 +207,8 @@ class Files(EmbeddedSource):
     def _unreadable(self, error: OSError) -> OperationalError:
         return OperationalError(f"{error.filename}: {error.strerror}", source=self.name)
 
-    def _entries(self) -> dict[str, list[Path]]:
-        """Table names in the folder, and the file or folder of each: one, where all is well.
+    def _entries(self) -> dict[str, list[str]]:
+        """Table names in the folder, and the entries of each: one, where all is well.
 
         A name given as a glob hides one of the folder's.
         """
@@ -225,14 +225,14 @@ class Files(EmbeddedSource):
                 entries = sorted((e.name, e.is_dir()) for e in listing)
         except OSError as error:
             raise self._unreadable(error) from None
-        found: dict[str, list[Path]] = {}
+        found: dict[str, list[str]] = {}
         for entry, is_folder in entries:
             if entry.startswith((".", "_")):
                 continue
             if is_folder:
-                found.setdefault(entry, []).append(folder / entry)
+                found.setdefault(entry, []).append(entry)
             elif suffix := suffix_of(entry):
-                found.setdefault(entry[: -len(suffix)], []).append(folder / entry)
+                found.setdefault(entry[: -len(suffix)], []).append(entry)
         return {n: p for n, p in found.items() if n not in self._globs}
 
     def files_of(self, name: str) -> FileSet:
@@ -243,7 +243,7 @@ class Files(EmbeddedSource):
         """
         return self._files_among(name, self._entries())
 
-    def _files_among(self, name: str, entries: Mapping[str, list[Path]]) -> FileSet:
+    def _files_among(self, name: str, entries: Mapping[str, list[str]]) -> FileSet:
         """``files_of``, where the folder has been read.
 
         :raises OperationalError: where there are none, or of several formats.
@@ -266,7 +266,8 @@ class Files(EmbeddedSource):
             stored = self._store.below(url) if folder else self._store.matching(url)
             return self._objects(name, stored, url if folder else url.rpartition("/")[0])
         else:
-            entry = self._only(name, entries.get(name, []))
+            assert self._settings.path is not None
+            entry = Path(self._settings.path) / self._only(name, entries.get(name, []))
             root = str(entry if entry.is_dir() else entry.parent)
             if entry.is_dir():
                 paths = sorted(
@@ -327,14 +328,14 @@ class Files(EmbeddedSource):
             hint="name them apart with tables = { name = 'glob' }",
         )
 
-    def _only(self, name: str, entries: Sequence[Path]) -> Path:
+    def _only(self, name: str, entries: Sequence[str]) -> str:
         match entries:
             case [entry]:
                 return entry
             case []:
                 raise OperationalError(f'table "{name}" has no files any more', source=self.name)
         raise OperationalError(
-            f'table "{name}" may be any of {", ".join(p.name for p in entries)}',
+            f'table "{name}" may be any of {", ".join(entries)}',
             source=self.name,
             hint="name them apart with tables = { name = 'glob' }",
         )
@@ -445,10 +446,9 @@ class Files(EmbeddedSource):
 
 
 def suffix_of(name: str) -> str | None:
-    """The known suffix of a file's name, the longest that fits."""
+    """The known suffix of a file's name; none of them ends with another."""
     lower = name.lower()
-    fitting = [s for s in FORMATS if lower.endswith(s)]
-    return max(fitting, key=len) if fitting else None
+    return next((s for s in FORMATS if lower.endswith(s)), None)
 
 
 def path_literal(path: str) -> str:
