@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from batuta_sql.plan.relational import (
     Aggregate,
@@ -40,13 +41,13 @@ def _prune(node: Relation, needed: Symbols) -> Relation:
     match node:
         case Scan():
             kept = tuple(c for c in node.columns if c[0] in needed)
-            return replace(node, columns=kept or _narrowest(node))
+            return _reduced(node, columns=kept or _narrowest(node))
         case LocalScan():
             kept_local = tuple(c for c in node.columns if c[0] in needed)
-            return replace(node, columns=kept_local or node.columns[:1])
+            return _reduced(node, columns=kept_local or node.columns[:1])
         case CommonScan():
             pairs = tuple(c for c in node.columns if c[0] in needed)
-            return replace(node, columns=pairs or node.columns[:1])
+            return _reduced(node, columns=pairs or node.columns[:1])
         case OneRow():
             return node
         case Exchange():
@@ -54,19 +55,19 @@ def _prune(node: Relation, needed: Symbols) -> Relation:
             inner = _prune(node.input, frozenset(wanted))
             if inner.symbols != wanted:
                 inner = Project(inner, tuple((s, column(s)) for s in wanted))
-            return replace(node, input=inner)
+            return _reduced(node, input=inner)
         case Filter():
             below = _prune(node.input, needed | references(node.condition))
-            return replace(node, input=below)
+            return _reduced(node, input=below)
         case Project():
             kept_items = tuple(a for a in node.assignments if a[0] in needed)
             if not kept_items:
                 kept_items = node.assignments[:1]
             below = _prune(node.input, references(*(e for _, e in kept_items)))
-            return Project(below, kept_items)
+            return _reduced(node, input=below, assignments=kept_items)
         case Join():
             wanted_here = needed | references(node.on)
-            return replace(
+            return _reduced(
                 node, left=_prune(node.left, wanted_here), right=_prune(node.right, wanted_here)
             )
         case Apply():
@@ -76,18 +77,18 @@ def _prune(node: Relation, needed: Symbols) -> Relation:
             if not node.keys and not calls:
                 calls = node.aggregates[:1]
             below = _prune(node.input, references(*(e for _, e in node.keys + calls)))
-            return replace(node, input=below, aggregates=calls)
+            return _reduced(node, input=below, aggregates=calls)
         case Window():
             functions = tuple(f for f in node.functions if f[0] in needed)
             below = _prune(node.input, needed | references(*(e for _, e in functions)))
-            return replace(node, input=below, functions=functions) if functions else below
+            return _reduced(node, input=below, functions=functions) if functions else below
         case Distinct() if not node.on:
-            return replace(node, input=_prune(node.input, frozenset(node.input.symbols)))
+            return _reduced(node, input=_prune(node.input, frozenset(node.input.symbols)))
         case Distinct() | Sort():
             below = _prune(node.inputs[0], needed | references(*node.expressions))
             return node.with_inputs(below)
         case Limit():
-            return replace(node, input=_prune(node.input, needed))
+            return _reduced(node, input=_prune(node.input, needed))
         case SetOperation():
             return _prune_set(node, needed)
         case With():
@@ -100,8 +101,19 @@ def _prune(node: Relation, needed: Symbols) -> Relation:
             )
             if not used:
                 return body
-            return replace(node, definition=_prune_to(node.definition, used), body=body)
+            return _reduced(node, definition=_prune_to(node.definition, used), body=body)
     return node.with_inputs(*(_prune(i, frozenset(i.symbols)) for i in node.inputs))
+
+
+def _reduced(node: Relation, **parts: Any) -> Relation:
+    """``node`` with other inputs, and with no more than these of its items; itself where both are
+    what it has, so that what is known of it is not asked again.
+    """
+    for name, new in parts.items():
+        old = getattr(node, name)
+        if new is not old and not (isinstance(new, tuple) and len(new) == len(old)):
+            return replace(node, **parts)
+    return node
 
 
 def _prune_to(node: Relation, wanted: Symbols) -> Relation:
@@ -122,14 +134,14 @@ def _prune_apply(node: Apply, needed: Symbols) -> Relation:
         subquery = _prune_to(node.subquery, frozenset(node.subquery.symbols))
     outer = free_symbols(node.subquery)
     below = _prune(node.input, needed | references(*node.operands) | outer)
-    return replace(node, input=below, subquery=subquery)
+    return _reduced(node, input=below, subquery=subquery)
 
 
 def _prune_set(node: SetOperation, needed: Symbols) -> Relation:
     columns = node.columns
     if node.kind == "UNION" and node.all:
         columns = tuple(c for c in columns if c[0] in needed) or columns[:1]
-    return replace(
+    return _reduced(
         node,
         columns=columns,
         left=_prune_to(node.left, frozenset(c[1] for c in columns)),
