@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
@@ -17,6 +17,7 @@ from batuta_sql.plan.placement import ANY_REDUCTION, Reduction
 from batuta_sql.plan.rates import RatesOf
 from batuta_sql.plan.rules.key_filters import ALWAYS, Worth
 from batuta_sql.plan.site import Capabilities
+from batuta_sql.plan.text_codes import least_width
 from batuta_sql.prepared import PreparedPlans
 from batuta_sql.sources.base import Source
 
@@ -55,7 +56,7 @@ class Session:
     @property
     def capabilities(self) -> Mapping[str, Capabilities]:
         """By source, made when they are first asked for."""
-        return _CapabilitiesOf(self.sources)
+        return _CapabilitiesOf(self.sources, self.rates)
 
     @property
     def worth(self) -> Worth | None:
@@ -69,11 +70,18 @@ class Session:
 
 
 class _CapabilitiesOf(Mapping[str, Capabilities]):
-    def __init__(self, sources: Mapping[str, Source]) -> None:
+    """Of each source, with what its rates say of them."""
+
+    def __init__(self, sources: Mapping[str, Source], rates: RatesOf) -> None:
         self._sources = sources
+        self._rates = rates
 
     def __getitem__(self, name: str) -> Capabilities:
-        return self._sources[name].capabilities
+        capabilities = self._sources[name].capabilities
+        rates = self._rates.get(name)
+        if rates is None:
+            return capabilities
+        return replace(capabilities, codes_from=least_width(rates.bytes_per_second))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._sources)

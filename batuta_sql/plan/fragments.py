@@ -11,6 +11,7 @@ from sqlglot import exp
 from batuta_sql.plan.cardinality import Cardinality
 from batuta_sql.plan.rates import (
     ASSUMED,
+    FIELD_BYTES,
     Rates,
     SecondsOf,
     is_parallel,
@@ -148,7 +149,7 @@ def fragment(
     cardinality = Cardinality()
     rows = cardinality.rows(node.input) if known else None
     symbols = [s for s, _ in columns]
-    size = rows * row_bytes(node.input, symbols) if rows is not None else None
+    size = rows * _row_bytes(node.input, columns) if rows is not None else None
     seconds = patience = None
     if known and not is_row_wise(node.input) and capabilities.dialect != "duckdb":
         patience = moving_seconds(node.input, rates or ASSUMED, cardinality)
@@ -160,6 +161,11 @@ def fragment(
     return Fragment(
         node.name, node.site, text, columns, tables, rows, size, seconds, patience, ranged
     )
+
+
+def _row_bytes(node: Relation, columns: Sequence[tuple[str, WireColumn]]) -> float:
+    known = [FIELD_BYTES + w.width for _, w in columns if w.width is not None]
+    return sum(known) + row_bytes(node, [s for s, w in columns if w.width is None])
 
 
 def _ranged(

@@ -92,7 +92,7 @@ class PushTranslator:
             # Text from the source's own module, written as it is.
             sql = exp.Var(this=text)
         type_ = column.type if column.comparable else f"?{column.type}"
-        return Typed(sql, type_, column.collation)
+        return Typed(sql, type_, column.collation, column.usual)
 
     # --- the walk ------------------------------------------------------------------------------
 

@@ -60,6 +60,10 @@ class Statistics:
     columns: Mapping[str, ColumnStatistics] = field(default_factory=dict)
 
 
+Usual = tuple[tuple[str, float], ...]
+"""Texts, and the share of the rows that has each."""
+
+
 @dataclass(frozen=True)
 class ColumnInfo:
     """One column of a remote table.
@@ -76,6 +80,8 @@ class ColumnInfo:
         delivered only as a text of itself (a range, a composite) is not.
     :param note: what a person should know ("read as text: no DuckDB type matches").
     :param labels: what the data itself says of the column (file or column metadata).
+    :param usual: texts that nearly all of very many rows have, and the share of the rows that has
+        each; empty where there is no such thing.
     """
 
     name: str
@@ -87,6 +93,7 @@ class ColumnInfo:
     comparable: bool = True
     note: str | None = None
     labels: ColumnLabels = UNLABELLED
+    usual: Usual = ()
 
 
 @dataclass(frozen=True)
@@ -166,6 +173,8 @@ class Capabilities:
         rows in its order.
     :param block_range: the test, in the source's dialect, that a row of ``{table}`` lies in a block
         from ``{low}`` on and before ``{high}``; None where rows are not known by their blocks.
+    :param codes_from: bytes that usual texts (see ``ColumnInfo``) must have on average to travel as
+        codes; None: never.
     """
 
     dialect: str
@@ -183,3 +192,4 @@ class Capabilities:
     groups_by_columns: bool = False
     groups_in_order: bool = False
     block_range: str | None = None
+    codes_from: float | None = None

@@ -15,7 +15,7 @@ from typing import Protocol
 from sqlglot import exp
 
 from batuta_sql.plan.relational import Expr, is_stable, substitute
-from batuta_sql.plan.site import Collation, ColumnInfo, TableInfo
+from batuta_sql.plan.site import Collation, ColumnInfo, TableInfo, Usual
 
 CORRELATED = "it reads a column from elsewhere"
 
@@ -39,11 +39,13 @@ class Typed:
     :param sql: the expression, ready to be rendered in the site's dialect.
     :param type: its DuckDB type; None where it is not known (embedded engines deliver their own).
     :param collation: for text, how the site would compare it if nothing were added.
+    :param usual: as in ``ColumnInfo``, of a column as it is.
     """
 
     sql: Expr
     type: str | None = None
     collation: Collation = "binary"
+    usual: Usual = ()
 
 
 Environment = Mapping[str, Typed]
@@ -59,12 +61,14 @@ class WireColumn:
     :param decode: a DuckDB expression that restores the value, ``{}`` standing for the arrived
         column; None where it arrives as it should be.
     :param type: the DuckDB type it has in the end; None where an embedded engine decides.
+    :param width: bytes that a value takes on the way; None: what values of the column take.
     """
 
     sql: Expr
     arrow: str | None = None
     decode: str | None = None
     type: str | None = None
+    width: float | None = None
 
 
 class Translator(Protocol):

@@ -36,6 +36,7 @@ from batuta_sql.plan.relational import (
     references,
 )
 from batuta_sql.plan.site import Capabilities
+from batuta_sql.plan.text_codes import coded
 from batuta_sql.plan.translate import (
     CORRELATED,
     NotPushable,
@@ -150,6 +151,9 @@ class Unparser:
             # The form in which a column travels must not take part in DISTINCT or ORDER BY.
             block = self._sealed(block, symbols)
             columns = tuple((s, self.translator.wire(block.columns[s])) for s in symbols)
+        least = self.capabilities.codes_from if self.capabilities is not None else None
+        if least is not None and block.stage <= Stage.WHERE:
+            columns = tuple((s, coded(block.columns[s], w, least)) for s, w in columns)
         query = self._select(block, [(s, w.sql) for s, w in columns])
         if entries:
             query.set("with_", exp.With(expressions=entries))

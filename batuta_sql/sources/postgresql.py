@@ -20,7 +20,8 @@ from sqlglot import exp
 
 from batuta_sql.config import PostgreSQLSettings
 from batuta_sql.errors import Error
-from batuta_sql.plan.site import BaseTable
+from batuta_sql.plan.site import BaseTable, Usual
+from batuta_sql.plan.text_codes import MOST
 from batuta_sql.secrets import redact
 from batuta_sql.sources.adbc import AdbcSnapshot, driver_error
 from batuta_sql.sources.base import (
@@ -264,9 +265,10 @@ class PostgreSQL:
             column = _column(r, default)
             if is_loose:
                 column = replace(column, nullable=True)
-            columns.append(column)
             if r[10] is not None:
                 statistics[column.name] = _statistics(r, column.type, count)
+                column = replace(column, usual=_usual(r[3], count, statistics[column.name]))
+            columns.append(column)
         if not columns:
             # A table may have rows without columns; elsewhere a row needs one to be counted by.
             note = "the table has no columns: one stands in for its rows"
@@ -484,6 +486,24 @@ def _statistics(row: Sequence[Any], type_: str, rows: float | None) -> ColumnSta
         common=common,
         bounds=bounds,
     )
+
+
+_MANY_ROWS = 100_000
+_NEARLY_ALL = 0.999
+
+
+def _usual(base: str, rows: float | None, statistics: ColumnStatistics) -> Usual:
+    """The texts that nearly all of many rows have."""
+    shares = sum(share for _, share in statistics.common)
+    known = shares + (statistics.null_fraction or 0.0)
+    if base not in ("text", "varchar", "bpchar") or (rows or 0.0) < _MANY_ROWS:
+        return ()
+    if known < _NEARLY_ALL or len(statistics.common) > MOST:
+        return ()
+    # A char(n) is read without the blanks that fill it up.
+    is_filled = base == "bpchar"
+    common = [(str(v), share) for v, share in statistics.common]
+    return tuple((v.rstrip(" ") if is_filled else v, share) for v, share in common)
 
 
 def _values(array: str | None, type_: str) -> tuple[object, ...]:
