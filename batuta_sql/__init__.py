@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from batuta_sql.dbapi import Connection, Cursor, connect
     from batuta_sql.plan.cost import Estimate
     from batuta_sql.sources.file_labels import read_labels
+    from batuta_sql.sync.checkpoint import CheckpointError
+    from batuta_sql.sync.drift import SchemaDrift
 
 __version__ = "0.1.0"
 
@@ -56,6 +58,8 @@ _LAZY = {
     "Connection": "batuta_sql.dbapi",
     "Cursor": "batuta_sql.dbapi",
     "Estimate": "batuta_sql.plan.cost",
+    "CheckpointError": "batuta_sql.sync.checkpoint",
+    "SchemaDrift": "batuta_sql.sync.drift",
     "connect": "batuta_sql.dbapi",
     "read_labels": "batuta_sql.sources.file_labels",
 }
@@ -82,6 +86,7 @@ __all__ = [
     "ROWID",
     "STRING",
     "Binary",
+    "CheckpointError",
     "ColumnLabels",
     "ConfigError",
     "Connection",
@@ -103,6 +108,7 @@ __all__ = [
     "ProgrammingError",
     "QueryCancelled",
     "Refused",
+    "SchemaDrift",
     "SealError",
     "TierRefused",
     "Time",

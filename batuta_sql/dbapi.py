@@ -45,6 +45,8 @@ from batuta_sql.tuning import PROBES, Proposal, Tuned, measure, proposal
 
 if TYPE_CHECKING:
     from batuta_sql.config import Settings
+    from batuta_sql.sync.drift import Change
+    from batuta_sql.sync.job import Form, OnDrift, Progress, SyncResult
 
 _ARROW_BATCH_ROWS = 100_000
 _MOST_PARSED = 256
@@ -297,6 +299,63 @@ class Connection:
             return estimate_of(query)
         finally:
             query.close()
+
+    def sync(
+        self,
+        origin: str,
+        to: str | Path,
+        *,
+        format: Form = "parquet",  # noqa: A002 - the command line's name
+        checkpoint: str | Path | None = None,
+        on_drift: OnDrift = "stop",
+        dry_run: bool = False,
+        split_bytes: float | None = None,
+        progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> SyncResult:
+        """Copies a table, a view or the result of a query, or goes on with a copy of it that was
+        interrupted; see docs/sync.md.
+
+        :param origin: a table's name, or a query.
+        :param to: a folder (``parquet``, ``delta``) or a file (``duckdb``, ``ald``).
+        :param checkpoint: the file that remembers what is done; None: beside the target.
+        :param on_drift: what a changed schema does: ``stop``, ``apply`` safe changes, or ``skip``
+            new columns.
+        :param dry_run: only says what it would take.
+        :param split_bytes: how much of a table is one split; None: 128 MB. After a crash at most
+            one split a worker is copied again.
+        :param progress: told a few times a second how far it is.
+        :raises SchemaDrift: where the schema has changed and that was not accepted.
+        :raises CheckpointError: where the checkpoint is damaged, of another copy, or in use.
+        :raises Error: what a source, a guard or the target says.
+        """
+        from batuta_sql.sync.job import SPLIT_BYTES, Request, synchronise
+
+        self._check_open()
+        place = Path(checkpoint) if checkpoint is not None else None
+        size = split_bytes or SPLIT_BYTES
+        request = Request(origin, Path(to), format, place, on_drift, dry_run, size)
+        audit = AuditLog.usual(self._settings.labels.audit_log)
+        return synchronise(request, self._cancellable, progress, audit)
+
+    def drift(self, origin: str, *, checkpoint: str | Path | None = None) -> tuple[Change, ...]:
+        """How the schema of ``origin`` differs from that of its last copy; nothing is copied.
+
+        :param checkpoint: the copy's; None: that of the last copy of this origin by this user.
+        :raises CheckpointError: where there is none, or it cannot be read.
+        """
+        from batuta_sql.sync.job import drift_of
+
+        self._check_open()
+        place = Path(checkpoint) if checkpoint is not None else None
+        return drift_of(origin, place, self._cancellable)
+
+    def _cancellable(self, sql: str) -> Query:
+        """A query over the tables as they are now, which ``cancel`` reaches until it is closed."""
+        self._session.catalog.forget()
+        query = self._query(sql, None)
+        with self._lock:
+            self._running = {q for q in self._running if not q.is_closed} | {query}
+        return query
 
     def history(self, limit: int = 20) -> list[Run]:
         """What the last queries took beside what was estimated, a ``Run`` a fragment, the newest

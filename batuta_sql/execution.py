@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from batuta_sql.costing import QueryCost
 from batuta_sql.engines.duckdb import quote
-from batuta_sql.exchange.fetch import Fetch, Misjudged, Prefetch, Stop
+from batuta_sql.exchange.fetch import Fetch, FetchMetrics, Misjudged, Prefetch, Stop
 from batuta_sql.exchange.gather import Gathered, Gathering
 from batuta_sql.exchange.keys import with_keys
 from batuta_sql.exchange.result_cache import Kept, KeptSnapshot
@@ -89,6 +89,8 @@ class Execution:
         self.stop = stop
         self.runs = [FragmentRun(f) for f in placed.fragments] if placed is not None else []
         self.fetches: list[Fetch] = []
+        self.reads_in_splits = False
+        """Whether nobody knows how many statements there will be."""
         self.known: KnownRows = {}
         """Rows that statements gave, which nobody would have thought."""
         self._cursor = cursor
@@ -194,11 +196,11 @@ class Execution:
         else:
             fetch = Fetch(
                 fragment,
-                self.session.results.keeping(fragment, self._snapshot(fragment.source)),
+                self.session.results.keeping(fragment, self.snapshot(fragment.source)),
                 self.stop,
                 source.query_timeout,
                 self._cost.authorised_bytes(fragment),
-                self._degree(fragment),
+                self.degree(fragment),
                 self._patience(reduced.asked),
             )
             # With keys it is another statement than the one that the source is asked about.
@@ -221,7 +223,7 @@ class Execution:
             return None
         return max(least, fragment.patience)
 
-    def _degree(self, fragment: Fragment) -> int:
+    def degree(self, fragment: Fragment) -> int:
         """How many connections may read a fragment at once."""
         mine = len(self._asked_of(fragment.source))
         settings = self.session.settings
@@ -235,14 +237,16 @@ class Execution:
         mine = [r.fragment for r in self.runs if r.fragment.source == source]
         return [f for f in mine if f.name not in self._kept]
 
-    def _snapshot(self, source: str) -> Snapshot:
+    def snapshot(self, source: str) -> Snapshot:
+        """The one view of a source that all fragments have."""
         with self._lock:
             found = self._snapshots.get(source)
             if found is None:
                 mine = self._asked_of(source)
                 scans = self.placed is None or bool(self.placed.fallbacks)
                 # The fallback scans when and as often as DuckDB asks.
-                parts = [len(f.parts(self._degree(f))) or 1 for f in mine]
+                scans = scans or self.reads_in_splits
+                parts = [len(f.parts(self.degree(f))) or 1 for f in mine]
                 readers = None if scans else max(sum(parts), 1)
                 found = self.session.sources[source].open(readers)
                 self._snapshots[source] = found
@@ -297,14 +301,25 @@ class Execution:
 
     def record_metrics(self) -> None:
         """Copies what the fetches measured into the fragments' runs."""
-        by_name = {f.fragment.name: f for f in self.fetches}
+        taken = self.taken()
         for run in self.runs:
-            fetch = by_name.get(run.fragment.name)
-            if fetch is not None:
-                run.rows, run.bytes = fetch.metrics.rows, fetch.metrics.bytes
-                run.seconds, run.usage = fetch.metrics.seconds, fetch.metrics.usage
-                run.keys, run.connections = fetch.metrics.keys, fetch.metrics.connections
-                run.age = fetch.metrics.age
+            metrics = taken.get(run.fragment.name)
+            if metrics is not None:
+                run.rows, run.bytes = metrics.rows, metrics.bytes
+                run.seconds, run.usage = metrics.seconds, metrics.usage
+                run.keys, run.connections = metrics.keys, metrics.connections
+                run.age = metrics.age
+
+    def taken(self) -> dict[str, FetchMetrics]:
+        """What each fragment took, by name; of one that was read in splits, all of them."""
+        found: dict[str, FetchMetrics] = {}
+        for fetch in self.fetches:
+            before = found.get(fetch.fragment.name)
+            metrics = fetch.metrics
+            if before is not None and self.reads_in_splits:
+                metrics = before.with_another(metrics)
+            found[fetch.fragment.name] = metrics
+        return found
 
     def cancel(self) -> None:
         """Ends the remote statements, from any thread."""

@@ -88,6 +88,7 @@ class Query:
         self._cancelled = False
         self._abandoned = False
         self._failed = False
+        self._authorised = False
         self._unknown: ProgrammingError | None = None
         self._text = statement.sql
         """What DuckDB runs where the statement has no tree."""
@@ -271,6 +272,22 @@ class Query:
             self.session.settings,
         )
 
+    def result_columns(self) -> list[tuple[str, str]]:
+        """Names and DuckDB types of the result's columns, without running a fragment."""
+        if self.placed is None:
+            # DuckDB reads the tables of a PIVOT to tell its columns.
+            self.provenance.authorise()
+            rows = self.cursor.execute(f"DESCRIBE {self.statement.sql}").fetchall()
+            return [(r[0], r[1]) for r in rows]
+        tables: list[TableInfo] = list(self.names.tables.values())
+        for table in tables:
+            self.names.expose(table)
+        tree = self.statement.tree
+        assert tree is not None
+        scan, _ = self.names.fallback(tree.copy(), self.statement.sql)
+        rows = self.cursor.execute(f"DESCRIBE {scan.relation.this.sql('duckdb')}").fetchall()
+        return [(r[0], r[1]) for r in rows]
+
     # --- the fallback scan ---------------------------------------------------------------------
 
     def _dataset(self, table: TableInfo) -> ds.Dataset:
@@ -319,14 +336,17 @@ class Query:
 
     # --- authorise -----------------------------------------------------------------------------
 
-    def _authorise(self) -> None:
-        """Nothing that bills or leaks has been sent before this.
+    def authorise(self) -> None:
+        """Nothing that bills or leaks has been sent before this; what was permitted stays so.
 
         :raises LabelRefused: where labels meet that must not.
         :raises CostRefused: where the query costs more than is allowed.
         """
+        if self._authorised:
+            return
         self.provenance.authorise()
         self.cost.authorise(self.execution.to_be_asked(), self.expected)
+        self._authorised = True
 
     # --- fetch, join, deliver ------------------------------------------------------------------
 
@@ -338,7 +358,7 @@ class Query:
         if self._closed:
             raise InterfaceError("the query is closed")
         try:
-            self._authorise()
+            self.authorise()
             if self.placed is None:
                 return PendingResult(
                     self.cursor,
@@ -353,7 +373,7 @@ class Query:
     def run_into(self, words: str) -> None:
         """Runs the query as the rest of a statement: ``CREATE TABLE name AS``."""
         try:
-            self._authorise()
+            self.authorise()
             if self.placed is None:
                 text, values = self._text, self.parameters
             else:
@@ -460,6 +480,10 @@ class Query:
         self._abandoned = not self._cancelled
         self.cancel()
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
     def close(self) -> None:
         """Ends what still runs and releases everything; may be called twice."""
         if self._closed:
@@ -482,7 +506,7 @@ class Query:
             status = "cancelled"
         elif self._failed:
             status = "failed"
-        by_name = {f.fragment.name: f.metrics for f in self.execution.fetches}
+        by_name = self.execution.taken()
         # What was kept was asked, and is written down, before.
         asked = [r.fragment for r in self.runs if r.age is None]
         took = [(f, by_name.get(f.name)) for f in asked]

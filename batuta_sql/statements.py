@@ -200,10 +200,7 @@ def described(table: TableInfo) -> pa.Table:
 def _describe_query(connection: Connection, sql: str) -> Outcome:
     query = connection._query(sql, None)
     try:
-        if query.placed is None:
-            # DuckDB reads the tables of a PIVOT to tell its columns.
-            query.provenance.authorise()
-        types = _column_types(query)
+        types = query.result_columns()
     except BaseException as error:
         raise query.failure(error) from None
     finally:
@@ -219,21 +216,6 @@ def _describe_query(connection: Connection, sql: str) -> Outcome:
             }
         ),
     )
-
-
-def _column_types(query: Query) -> list[tuple[str, str]]:
-    """Names and types of a query's columns, without running its fragments."""
-    if query.placed is None:
-        rows = query.cursor.execute(f"DESCRIBE {query.statement.sql}").fetchall()
-        return [(r[0], r[1]) for r in rows]
-    tables: list[TableInfo] = list(query.names.tables.values())
-    for table in tables:
-        query.names.expose(table)
-    tree = query.statement.tree
-    assert tree is not None
-    scan, _ = query.names.fallback(tree.copy(), query.statement.sql)
-    rows = query.cursor.execute(f"DESCRIBE {scan.relation.this.sql('duckdb')}").fetchall()
-    return [(r[0], r[1]) for r in rows]
 
 
 def _explain(connection: Connection, sql: str, parameters: ParameterValues | None) -> Outcome:

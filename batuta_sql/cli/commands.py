@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from batuta_sql import __version__
-from batuta_sql.cli.launch import ERROR, Run, UsageError
+from batuta_sql.cli.launch import ERROR, INTERRUPTED, Run, UsageError
 
 if TYPE_CHECKING:
     from batuta_sql.cli.listings import Listed
     from batuta_sql.dbapi import Connection
     from batuta_sql.errors import SealError
+    from batuta_sql.sync.drift import SchemaDrift
+    from batuta_sql.sync.job import SyncResult
 
 Format = Literal["table", "csv", "json", "arrow", "parquet"]
+
+CopyFormat = Literal["parquet", "delta", "duckdb", "ald"]
+OnDrift = Literal["stop", "apply", "skip"]
 
 _BINARY = ("arrow", "parquet")
 _SUFFIXES: dict[str, Format] = {
@@ -72,6 +77,8 @@ def parse(run: Run, tokens: list[str], sealed: list[str] | None = None) -> Chose
         commands.seal,
         commands.doctor,
         commands.tune,
+        commands.sync,
+        commands.drift,
     ):
         app.command(command)
     found: list[Chosen] = []
@@ -400,6 +407,142 @@ class Commands:
         else:
             tuning.print_tuned(tuned)
         return 0
+
+    def sync(
+        self,
+        origin: str,
+        /,
+        *,
+        to: str,
+        format: CopyFormat = "parquet",  # noqa: A002 - the option's name
+        checkpoint: Path | None = None,
+        on_drift: OnDrift | None = None,
+        dry_run: bool = False,
+        split_mb: Annotated[float, Parameter(name="--split-mb")] = 128,
+        yes: bool = False,
+        max_cost: float | None = None,
+        json: bool = False,
+    ) -> int:
+        """Copy a table, a view or the result of a query; the same command goes on after a stop.
+
+        Nothing is visible at the target before all of it is there. Exit status 5: the schema has
+        changed since the last copy.
+
+        Parameters
+        ----------
+        origin
+            A table's name, or a query.
+        to
+            The folder (parquet, delta) or the file (duckdb, ald) to write.
+        format
+            What to write.
+        checkpoint
+            The file that remembers what is done; default: beside the target.
+        on_drift
+            When the schema has changed: stop, apply safe changes, or skip new columns. Default: ask
+            on a terminal, else stop.
+        dry_run
+            Show the splits and the estimate; copy nothing.
+        split_mb
+            How much of a table, in megabytes, is copied between two entries in the checkpoint.
+        yes
+            Answer yes to the question about cost; limits hold all the same.
+        max_cost
+            Refuse a copy that is estimated to cost this much or more, in US dollars.
+        json
+            For programs: a line for the progress now and then, and one for the result.
+        """
+        from batuta_sql.cli import copying, listings, terminal
+        from batuta_sql.errors import QueryCancelled
+        from batuta_sql.sync.drift import SchemaDrift
+
+        confirm = (lambda _: True) if yes else terminal.confirmation(self._run.interrupted)
+        connection = self._connect(max_cost_usd=max_cost, confirm=confirm)
+
+        def copied(decision: OnDrift) -> SyncResult:
+            with copying.watching(as_json=json) as watch:
+                return connection.sync(
+                    origin,
+                    to,
+                    format=format,
+                    checkpoint=checkpoint,
+                    on_drift=decision,
+                    dry_run=dry_run,
+                    split_bytes=split_mb * 1e6,
+                    progress=watch,
+                )
+
+        try:
+            result = copied(on_drift or "stop")
+        except SchemaDrift as changed:
+            if on_drift is not None or not terminal.is_there():
+                raise
+            result = copied(self._decided(changed))
+        except QueryCancelled:
+            print("stopped; the same command goes on from here", file=sys.stderr, flush=True)
+            raise
+        if json:
+            listings.print_json(copying.result_values(result), indent=None)
+        else:
+            copying.print_result(result)
+        return 0
+
+    def _decided(self, changed: SchemaDrift) -> OnDrift:
+        """What the person at the terminal says of a changed schema.
+
+        :raises SchemaDrift: where that is nothing.
+        """
+        from batuta_sql.cli import terminal
+
+        print(changed, file=sys.stderr, flush=True)
+        typed = terminal.answer("apply, skip or quit? [quit] ", self._run.interrupted)
+        choices: tuple[OnDrift, ...] = ("apply", "skip")
+        for decision in choices:
+            if typed and decision.startswith(typed):
+                return decision
+        raise changed
+
+    def drift(
+        self,
+        origin: str,
+        /,
+        *,
+        checkpoint: Path | None = None,
+        watch: float | None = None,
+        json: bool = False,
+    ) -> int:
+        """Show how a schema differs from that of its last copy; nothing is copied.
+
+        Exit status 5 where it does.
+
+        Parameters
+        ----------
+        origin
+            What was copied: a table's name, or a query.
+        checkpoint
+            The copy's checkpoint; default: that of the last copy of this origin.
+        watch
+            Look again every so many seconds, and end when it differs.
+        json
+            For programs.
+        """
+        from batuta_sql.cli import copying, listings
+        from batuta_sql.sync.drift import SchemaDrift
+
+        connection = self._connect()
+        while True:
+            found = connection.drift(origin, checkpoint=checkpoint)
+            if found or watch is None:
+                break
+            if self._run.interrupted.wait(watch):
+                return INTERRUPTED
+        if json:
+            listings.print_json(copying.change_values(found))
+        elif found:
+            copying.print_changes(found)
+        else:
+            print("the schema is that of the last copy")
+        return SchemaDrift.exit_status if found else 0
 
     # --- inside --------------------------------------------------------------------------------
 

@@ -31,8 +31,8 @@ class SourceTables:
 Listed = list[SourceTables]
 
 
-def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+def print_json(value: Any, indent: int | None = 2) -> None:
+    print(json.dumps(value, indent=indent, ensure_ascii=False, default=str))
 
 
 def plan_values(plan: Any) -> dict[str, Any]:

@@ -50,6 +50,14 @@ def answered_yes(question: str, interrupted: threading.Event) -> bool:
 
     :raises KeyboardInterrupt: on Ctrl-C.
     """
+    return answer(question, interrupted) in ("y", "yes")
+
+
+def answer(question: str, interrupted: threading.Event) -> str:
+    """What is answered, in small letters; empty for Enter and the end of input.
+
+    :raises KeyboardInterrupt: on Ctrl-C.
+    """
     terminal = os.open("/dev/tty", os.O_RDONLY)
     try:
         _forget_typed_ahead(terminal)
@@ -59,12 +67,12 @@ def answered_yes(question: str, interrupted: threading.Event) -> bool:
             if interrupted.is_set():
                 print(file=sys.stderr, flush=True)
                 raise KeyboardInterrupt
-        answer = os.read(terminal, 4096).decode(errors="replace")
+        typed = os.read(terminal, 4096).decode(errors="replace")
     finally:
         os.close(terminal)
-    if not answer:
+    if not typed:
         print(file=sys.stderr, flush=True)
-    return answer.strip().lower() in ("y", "yes")
+    return typed.strip().lower()
 
 
 def _forget_typed_ahead(terminal: int) -> None:

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -57,6 +57,16 @@ class FetchMetrics:
     keys: int | None = None
     connections: int = 1
     age: float | None = None
+
+    def with_another(self, other: FetchMetrics) -> FetchMetrics:
+        """Of two statements that together are one fragment."""
+        return replace(
+            self,
+            rows=self.rows + other.rows,
+            bytes=self.bytes + other.bytes,
+            seconds=self.seconds + other.seconds,
+            finished=self.finished and other.finished,
+        )
 
 
 class Stop:

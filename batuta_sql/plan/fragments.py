@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,11 +11,12 @@ from batuta_sql.plan.cardinality import Cardinality
 from batuta_sql.plan.rates import (
     ASSUMED,
     FIELD_BYTES,
+    PARALLEL_ROWS,
     Rates,
     SecondsOf,
-    is_parallel,
     moving_seconds,
     row_bytes,
+    scans_large_table,
 )
 from batuta_sql.plan.relational import (
     Exchange,
@@ -50,7 +50,7 @@ class Fragment:
     :param patience: seconds after which joining and grouping at the source has taken far longer
         than bringing the rows here would; None where there is nothing else to do.
     :param ranged: the statement for a range of the table's blocks, ``LOW`` and ``HIGH`` in place
-        of its ends; None where it is not worth reading by several connections at once.
+        of its ends; None where it does not read one large table row by row.
     """
 
     name: str
@@ -68,16 +68,27 @@ class Fragment:
         """Statements that give the rows together, each row once, read in one state; at most
         ``degree``, and none where it is one.
         """
-        (blocks,) = [t.blocks for t in self.tables] if len(self.tables) == 1 else [()]
-        degree = min(degree, max(blocks, default=1))
-        if self.ranged is None or degree < 2:
+        is_long = self.rows is not None and self.rows >= PARALLEL_ROWS
+        begins = self.begins(degree) if self.ranged is not None and is_long else [0]
+        if len(begins) < 2:
             return ()
         # The table may have grown: the last range has no end.
-        ends = [_end_of_share(blocks, i / degree) for i in range(degree)] + [_BEYOND_ALL_BLOCKS]
-        return tuple(
-            self.ranged.replace(LOW, str(low)).replace(HIGH, str(high))
-            for low, high in itertools.pairwise(ends)
-        )
+        ends = [*begins[1:], None]
+        return tuple(self.range(low, high) for low, high in zip(begins, ends, strict=True))
+
+    def begins(self, degree: int) -> list[int]:
+        """The blocks with which ``degree`` ranges of about as many rows begin; fewer in a table
+        that has fewer blocks.
+        """
+        (blocks,) = [t.blocks for t in self.tables] if len(self.tables) == 1 else [()]
+        degree = min(degree, max(blocks, default=1))
+        return [_end_of_share(blocks, i / degree) for i in range(degree)]
+
+    def range(self, low: int, high: int | None) -> str:
+        """The statement for the rows from one block on and before another; None: to the end."""
+        assert self.ranged is not None
+        end = _BEYOND_ALL_BLOCKS if high is None else high
+        return self.ranged.replace(LOW, str(low)).replace(HIGH, str(end))
 
 
 def _end_of_share(blocks: Sequence[int], share: float) -> int:
@@ -155,7 +166,7 @@ def fragment(
         patience = moving_seconds(node.input, rates or ASSUMED, cardinality)
     if rows is not None and rates is not None:
         seconds = SecondsOf(rates, cardinality).pushed(node.input, frozenset(symbols))
-    ranged = _ranged(node.input, query, capabilities, rows)
+    ranged = _ranged(node.input, query, capabilities)
     # Nobody needs the tree any more.
     text = query.sql(dialect=capabilities.dialect, copy=False)
     return Fragment(
@@ -168,11 +179,9 @@ def _row_bytes(node: Relation, columns: Sequence[tuple[str, WireColumn]]) -> flo
     return sum(known) + row_bytes(node, [s for s, w in columns if w.width is None])
 
 
-def _ranged(
-    node: Relation, query: exp.Query, capabilities: Capabilities, rows: float | None
-) -> str | None:
+def _ranged(node: Relation, query: exp.Query, capabilities: Capabilities) -> str | None:
     """The statement for a range of blocks, of a scan of one large table."""
-    if capabilities.block_range is None or not is_parallel(node, rows):
+    if capabilities.block_range is None or not scans_large_table(node):
         return None
     source = query.args.get("from_")
     if not isinstance(query, exp.Select) or source is None:

@@ -145,18 +145,21 @@ class SecondsOf:
         return 0.0
 
 
-_PARALLEL_ROWS = 100_000
+PARALLEL_ROWS = 100_000
 _PARALLEL_BLOCKS = 2_000
 """16 MB: less is read sooner than another connection is made."""
 
 
 def is_parallel(node: Relation, rows: float | None) -> bool:
     """Whether ``node`` reads one table that several connections should read at once."""
+    return rows is not None and rows >= PARALLEL_ROWS and scans_large_table(node)
+
+
+def scans_large_table(node: Relation) -> bool:
+    """Whether ``node`` reads, row by row, one table of many blocks."""
     while isinstance(node, Project | Filter):
         node = node.input
-    if not isinstance(node, Scan) or rows is None:
-        return False
-    return rows >= _PARALLEL_ROWS and sum(node.table.blocks) >= _PARALLEL_BLOCKS
+    return isinstance(node, Scan) and sum(node.table.blocks) >= _PARALLEL_BLOCKS
 
 
 def row_bytes(node: Relation, symbols: Iterable[str]) -> float:

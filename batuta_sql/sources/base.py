@@ -38,6 +38,7 @@ __all__ = [
     "Statistics",
     "TableInfo",
     "TableName",
+    "TellsRows",
     "Usage",
 ]
 
@@ -127,6 +128,17 @@ class FragmentQuery:
     rows: float | None = None
     max_bytes: float | None = None
     parts: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class TellsRows(Protocol):
+    """A source that can tell whether the rows of a part of a table are what they were."""
+
+    def rows_version(self, table: TableInfo, low: int, high: int | None) -> str:
+        """A statement that gives one text for the rows from block ``low`` on and before ``high``
+        (None: to the end). The same text at another time means the same rows, with the same values.
+        """
+        ...
 
 
 class FragmentReader(Protocol):

@@ -140,6 +140,9 @@ _BLOCK_RANGE = (
 )
 """A row's ctid is its block and its place in that."""
 
+_NO_END = 4_294_967_295
+"""InvalidBlockNumber: every block's number is less."""
+
 _SIZES = """
 SELECT relname, max(relpages::float8 * current_setting('block_size')::float8)
 FROM pg_class WHERE relname IN ({names}) AND relkind IN ('r', 'm') GROUP BY 1
@@ -318,6 +321,22 @@ class PostgreSQL:
             names = ", ".join(_quote(n) for n in sorted(unknown))
             sizes |= dict(small_result(connection, _SIZES.format(names=names)))
         return plan, sizes
+
+    def rows_version(self, table: TableInfo, low: int, high: int | None) -> str:
+        """How many rows there are, and a sum over where each lies and which transaction wrote it.
+
+        A row that is written has another place or another writer than before, and keeps both until
+        it is written again; only a table that is written anew as a whole (VACUUM FULL, CLUSTER)
+        shows other places for the same rows.
+        https://www.postgresql.org/docs/current/ddl-system-columns.html
+        """
+        name = ".".join(exp.to_identifier(p, quoted=True).sql("postgres") for p in table.path)
+        place = "concat_ws(' ', t.tableoid, t.ctid, t.xmin)"
+        test = _BLOCK_RANGE.format(table="t", low=low, high=high if high is not None else _NO_END)
+        return (
+            f"SELECT concat(count(*), ' ', sum(hashtextextended({place}, 0))) AS version"
+            f" FROM {name} AS t WHERE {test}"
+        )
 
     # --- connections ---------------------------------------------------------------------------
 

@@ -189,10 +189,10 @@ def test_a_large_table_is_read_by_as_many_as_was_best(connect: Callable[..., Any
     cursor = con.execute("SELECT id FROM crm.orders")
     cursor.fetchall()
     fragment = cursor.plan.fragments[0]._run.fragment
-    assert cursor.plan._query.execution._degree(fragment) == 1
+    assert cursor.plan._query.execution.degree(fragment) == 1
     other = connect(replace(FAR, degree=3)).execute("SELECT id FROM crm.orders")
     other.fetchall()
-    assert other.plan._query.execution._degree(fragment) == 3
+    assert other.plan._query.execution.degree(fragment) == 3
 
 
 @pytest.mark.parametrize(

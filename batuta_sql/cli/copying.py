@@ -1,0 +1,141 @@
+"""What ``sync`` and ``drift`` show."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from batuta_sql.units import duration, size
+
+if TYPE_CHECKING:
+    from batuta_sql.sync.drift import Change
+    from batuta_sql.sync.job import Progress, SyncResult
+
+_LINE_SECONDS = 5.0
+
+Watch = Callable[["Progress"], None]
+
+
+@contextlib.contextmanager
+def watching(*, as_json: bool) -> Iterator[Watch]:
+    """What is told of the progress: a bar on a terminal, a line now and then in a pipe, to stderr;
+    for programs a line of JSON to stdout.
+    """
+    if as_json:
+        yield _Lines(lambda p: print(json.dumps({"event": "progress", **asdict(p)}), flush=True))
+    elif sys.stderr.isatty():
+        with _bar() as watch:
+            yield watch
+    else:
+        yield _Lines(lambda p: print(_line(p), file=sys.stderr, flush=True))
+
+
+class _Lines:
+    """Passes the first, the last and one in a few seconds on."""
+
+    def __init__(self, write: Watch) -> None:
+        self._write = write
+        self._lock = threading.Lock()
+        self._last = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if progress.done < progress.splits and now - self._last < _LINE_SECONDS:
+                return
+            self._last = now
+            self._write(progress)
+
+
+def _line(progress: Progress) -> str:
+    rate = progress.rows / progress.seconds if progress.seconds > 0 else 0.0
+    kept = f", {progress.kept:,} were there" if progress.kept else ""
+    left = f", {_left(progress)} left" if _left(progress) else ""
+    return (
+        f"{progress.done:,} of {progress.splits:,} splits{kept}; {progress.rows:,} rows,"
+        f" {size(progress.bytes)}, {rate:,.0f} rows a second{left}"
+    )
+
+
+def _left(progress: Progress) -> str:
+    """How long what remains will take, by what is done; empty where nobody knows."""
+    done = progress.done - progress.kept
+    if not done or progress.done >= progress.splits:
+        return ""
+    return duration(progress.seconds / done * (progress.splits - progress.done))
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Watch]:
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def watch(progress: Progress) -> None:
+            # Of a single split nobody knows how much there is.
+            total = progress.splits if progress.splits > 1 else None
+            shown = _line(progress)
+            bar.update(task, total=total, completed=progress.done, description=shown)
+
+        yield watch
+
+
+def print_result(result: SyncResult) -> None:
+    """What was done."""
+    if result.outcome == "planned":
+        _print_planned(result)
+        return
+    if result.outcome == "unchanged":
+        print(f"{result.target}: {result.note}: {result.rows:,} rows")
+        return
+    note = f" ({result.note})" if result.note else ""
+    print(
+        f"{result.target}: {result.rows:,} rows, {size(result.bytes)} in {result.splits:,}"
+        f" split{'' if result.splits == 1 else 's'}, {result.copied:,} read in"
+        f" {duration(result.seconds)}{note}"
+    )
+    print_changes(result.changes)
+
+
+def _print_planned(result: SyncResult) -> None:
+    from batuta_sql.cli import costs
+
+    print(f"{result.splits:,} split{'' if result.splits == 1 else 's'} to {result.target}")
+    if result.estimate is not None:
+        costs.print_estimate(result.estimate)
+
+
+def print_changes(changes: Sequence[Change]) -> None:
+    """A line for each."""
+    from batuta_sql.sync.drift import described
+
+    for line in described(tuple(changes)):
+        print(line)
+
+
+def result_values(result: SyncResult) -> dict[str, Any]:
+    """For programs."""
+    from batuta_sql.cli import costs
+
+    values = asdict(result) | {"event": "result", "target": str(result.target)}
+    values["changes"] = change_values(result.changes)
+    values["estimate"] = (
+        costs.estimate_values(result.estimate) if result.estimate is not None else None
+    )
+    return values
+
+
+def change_values(changes: Sequence[Change]) -> list[dict[str, Any]]:
+    """For programs."""
+    return [asdict(c) for c in changes]

@@ -1,0 +1,635 @@
+"""Copies a table or the result of a query, and goes on where a copy was interrupted.
+
+The order of things, which is what makes each row come once: the splits are planned and written
+down; the rows of a split become a file, which is on the disk before the checkpoint says so; when
+all splits are committed, the target makes them visible in one step that may be repeated.
+
+A copy that was interrupted does not go on blindly: the state that it read is gone. Each split that
+was committed is asked for its version in the state of now; where that is the same, so are its rows,
+and where not it is copied again. What is published is one state of the source, never a mixture.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batuta_sql.errors import Error, NotSupportedError, OperationalError
+from batuta_sql.guards.audit import AuditLog
+from batuta_sql.plan.cost import Estimate
+from batuta_sql.planview import Plan, estimate_of
+from batuta_sql.query import Query
+from batuta_sql.sync import drift
+from batuta_sql.sync.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    CopyRecord,
+    SplitRecord,
+    lock,
+    read_copy,
+)
+from batuta_sql.sync.copies import last_checkpoint, remember
+from batuta_sql.sync.division import Division
+from batuta_sql.sync.drift import Change, SchemaDrift
+from batuta_sql.sync.schema import (
+    Schema,
+    from_json,
+    schema_of_result,
+    schema_of_table,
+    to_json,
+)
+from batuta_sql.sync.staging import digest_of, in_utc, sync_folder, write_split
+from batuta_sql.sync.targets.ald import AldTarget
+from batuta_sql.sync.targets.base import Publication, Target
+from batuta_sql.sync.targets.delta import DeltaTarget
+from batuta_sql.sync.targets.duckdb import DuckDBTarget
+from batuta_sql.sync.targets.parquet import ParquetTarget
+
+Form = Literal["parquet", "delta", "duckdb", "ald"]
+OnDrift = Literal["stop", "apply", "skip"]
+Outcome = Literal["copied", "unchanged", "planned"]
+
+SPLIT_BYTES = 128 << 20
+_LOOKS_AGAIN_SECONDS = 5.0
+_SELECT = re.compile(r"\s*(SELECT|WITH|FROM|VALUES|\()\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be copied, and how.
+
+    :param origin: a table's name, or a query.
+    :param checkpoint: the file that remembers; None: beside the target.
+    :param split_bytes: of the table, for each split.
+    """
+
+    origin: str
+    target: Path
+    form: Form
+    checkpoint: Path | None = None
+    on_drift: OnDrift = "stop"
+    dry_run: bool = False
+    split_bytes: float = SPLIT_BYTES
+
+    @property
+    def place(self) -> Path:
+        """The target, whatever the working directory will be."""
+        return self.target.expanduser().absolute()
+
+    @property
+    def folder(self) -> Path:
+        """What a copy keeps beside its target: the checkpoint, and what is not published yet."""
+        return self.place.parent / f".{self.place.name}.batuta-sync"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        return self.checkpoint or self.folder / "checkpoint.sqlite"
+
+    @property
+    def table(self) -> str:
+        """What the target calls it, where it has several tables."""
+        return "result" if is_query(self.origin) else self.origin.rsplit(".", 1)[-1].strip('"')
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a copy is.
+
+    :param splits: how many there are.
+    :param done: how many of them are on the disk, ``kept`` ones included.
+    :param kept: that were there before.
+    :param rows: that have arrived in this run.
+    :param bytes: of Arrow memory, likewise.
+    :param seconds: since the first was asked for.
+    """
+
+    splits: int
+    done: int
+    kept: int
+    rows: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """What a call did.
+
+    :param outcome: ``planned`` for a dry run.
+    :param rows: of the whole copy, as it is now.
+    :param bytes: of its files.
+    :param splits: how many it has.
+    :param copied: how many of them were read in this run.
+    :param changes: of the schema since the last copy, that were accepted.
+    :param estimate: what a dry run would have taken.
+    :param note: what a person should know.
+    """
+
+    outcome: Outcome
+    target: Path
+    rows: int = 0
+    bytes: int = 0
+    splits: int = 0
+    copied: int = 0
+    seconds: float = 0.0
+    changes: tuple[Change, ...] = ()
+    estimate: Estimate | None = None
+    note: str = ""
+
+
+MakeQuery = Callable[[str], Query]
+Watch = Callable[[Progress], None]
+
+
+def synchronise(
+    request: Request,
+    make: MakeQuery,
+    watch: Watch = lambda progress: None,
+    audit: AuditLog | None = None,
+) -> SyncResult:
+    """Copies, or goes on copying.
+
+    :param make: plans a query.
+    :param watch: told of the progress, a few times a second, from several threads.
+    :raises SchemaDrift: where the schema has changed and that was not accepted.
+    :raises CheckpointError: where the checkpoint is damaged or in use.
+    :raises Error: what a source, a guard or the target says.
+    """
+    with closing(_Job(request, make, watch, audit)) as job:
+        return job.run()
+
+
+def drift_of(origin: str, checkpoint: Path | None, make: MakeQuery) -> tuple[Change, ...]:
+    """How a schema differs from that of its last copy.
+
+    :raises CheckpointError: where there is none, or it cannot be read.
+    """
+    place = checkpoint or last_checkpoint(origin)
+    known = read_copy(place) if place is not None else None
+    if known is None:
+        raise CheckpointError(
+            f"no copy of {origin} is known", hint="name the --checkpoint of one, or make one first"
+        )
+    return drift.changes(from_json(known.schema), schema_now(origin, make))
+
+
+def schema_now(origin: str, make: MakeQuery) -> Schema:
+    """What there is to copy now."""
+    with closing(make(statement_of(origin))) as query:
+        tables = list(query.names.tables.values())
+        if is_query(origin) or len(tables) != 1:
+            return schema_of_result(query.result_columns())
+        return schema_of_table(tables[0])
+
+
+def is_query(origin: str) -> bool:
+    """Whether it is a query rather than a table's name."""
+    return _SELECT.match(origin) is not None
+
+
+def statement_of(origin: str, columns: Sequence[str] = ()) -> str:
+    """The query that is copied.
+
+    :param columns: those to take; none: all.
+    """
+    wanted = ", ".join('"' + c.replace('"', '""') + '"' for c in columns) or "*"
+    if not is_query(origin):
+        return f"SELECT {wanted} FROM {origin}"
+    text = origin.strip().rstrip(";")
+    return f"SELECT {wanted} FROM ({text})" if columns else text
+
+
+@dataclass
+class _Work:
+    """What is to be done for one copy."""
+
+    copy: CopyRecord
+    splits: list[SplitRecord]
+    note: str = ""
+
+    @property
+    def planned(self) -> list[SplitRecord]:
+        return [s for s in self.splits if s.state == "planned"]
+
+
+@dataclass
+class _Job:
+    request: Request
+    make: MakeQuery
+    watch: Watch
+    audit: AuditLog | None
+    accepted: tuple[Change, ...] = ()
+    skipped: tuple[str, ...] = ()
+    _arrow_schema: pa.Schema | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _queries: list[Query] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.target = target_of(self.request)
+        self.checkpoint = Checkpoint(self.request.checkpoint_file)
+        try:
+            # Another copy to the same target may have another checkpoint.
+            self._place = lock(self.request.folder / "target")
+        except BaseException:
+            self.checkpoint.close()
+            raise
+        self.staging = self.request.folder / "files"
+
+    def close(self) -> None:
+        for query in self._queries:
+            query.close()
+        self._place.close()
+        self.checkpoint.close()
+
+    def run(self) -> SyncResult:
+        started = time.monotonic()
+        known = self._known()
+        if known is not None and known.state == "publishing":
+            self._publish(known)
+            known = self.checkpoint.copy
+        if known is None or not known.published:
+            self.target.check_free()
+        schema = schema_now(self.request.origin, self.make)
+        if known is not None:
+            self._judge(from_json(known.schema), schema)
+            schema = tuple(c for c in schema if c.name not in self.skipped)
+        columns = [c.name for c in schema] if self.skipped else []
+        query = self._query(statement_of(self.request.origin, columns))
+        division = Division.of(query)
+        if self.request.dry_run:
+            return self._foreseen(query, division)
+        query.authorise()
+        remember(self.request.origin, self.request.checkpoint_file)
+        work = self._work(known, division, schema)
+        if work is None:
+            return self._result("unchanged", [], started, "nothing has changed since the last copy")
+        self.checkpoint.begin(work.copy, work.splits)
+        planned = work.planned
+        self._copy(division, planned, schema)
+        self.checkpoint.go_on("publishing")
+        assert self.checkpoint.copy is not None
+        self._publish(self.checkpoint.copy)
+        return self._result("copied", planned, started, work.note)
+
+    # --- before --------------------------------------------------------------------------------
+
+    def _known(self) -> CopyRecord | None:
+        """What the checkpoint says, if it is of this copy."""
+        known = self.checkpoint.copy
+        if known is None:
+            return None
+        request = self.request
+        mine = (request.origin, str(request.place), request.form)
+        theirs = (known.origin, known.target, known.form)
+        if mine != theirs:
+            raise CheckpointError(
+                f"the checkpoint {request.checkpoint_file} is of another copy: {known.origin}"
+                f" to {known.target} as {known.form}",
+                hint="name another --checkpoint",
+            )
+        return known
+
+    def _query(self, sql: str) -> Query:
+        query = self.make(sql)
+        self._queries.append(query)
+        return query
+
+    def _judge(self, before: Schema, now: Schema) -> None:
+        """Returns where a changed schema is accepted.
+
+        :raises SchemaDrift: else.
+        """
+        found = drift.changes(before, now)
+        if not found:
+            return
+        decision = self.request.on_drift
+        added = tuple(c.column for c in found if c.kind == "added")
+        if decision == "apply" and all(c.is_safe for c in found):
+            self.accepted = found
+        elif decision == "skip" and all(c.kind == "added" for c in found):
+            self.skipped = added
+        else:
+            self._record("schema drift: stopped", found)
+            raise SchemaDrift(self._subject, found, _advice(decision, found))
+        self._record(f"schema drift: {decision}", found)
+
+    @property
+    def _subject(self) -> str:
+        return "the query" if is_query(self.request.origin) else self.request.origin
+
+    def _record(self, what: str, found: tuple[Change, ...]) -> None:
+        if self.audit is None:
+            return
+        listed = [
+            {"column": c.column, "before": c.before, "now": c.now, "safe": c.is_safe} for c in found
+        ]
+        self.audit.append([{"event": what, "of": self._subject, "changes": listed}])
+
+    def _foreseen(self, query: Query, division: Division) -> SyncResult:
+        splits = division.splits(self.request.split_bytes)
+        found = estimate_of(query)
+        return SyncResult(
+            "planned", self.request.place, int(found.rows or 0), splits=len(splits), estimate=found
+        )
+
+    # --- what there is to do -------------------------------------------------------------------
+
+    def _work(self, known: CopyRecord | None, division: Division, schema: Schema) -> _Work | None:
+        """The splits of this copy, those that are good already committed; None: nothing to do."""
+        text = to_json(schema)
+        request = self.request
+        if known is None:
+            copy = CopyRecord(request.origin, str(request.place), request.form, schema=text)
+            return _Work(copy, self._named(copy, division.splits(request.split_bytes)))
+        finished = known.state == "finished"
+        copy = known if not finished else replace(known, number=known.number + 1, state="copying")
+        copy = replace(copy, schema=text)
+        before = list(self.checkpoint.splits.values())
+        same, note = self._same(known, before, division, text)
+        if finished and len(same) == len(before):
+            return None
+        if finished and not self.target.keeps_files:
+            same, note = set(), ""
+        if not same:
+            splits = division.splits(request.split_bytes)
+        else:
+            again = [
+                s if s.number in same else SplitRecord(s.number, s.low, s.high) for s in before
+            ]
+            splits = again
+            if before[-1].number not in same:
+                splits = division.regrown(again, request.split_bytes)
+        splits = self._named(copy, splits)
+        gone = {*known.obsolete, *(s.file for s in before)} - {s.file for s in splits}
+        return _Work(replace(copy, obsolete=tuple(sorted(gone))), splits, note)
+
+    def _named(self, copy: CopyRecord, splits: Iterable[SplitRecord]) -> list[SplitRecord]:
+        """With a file name for each that has none; none of an earlier copy is used again."""
+        return [
+            s
+            if s.state == "committed"
+            else replace(s, file=f"part-{s.number:05}-{copy.number:04}.parquet")
+            for s in splits
+        ]
+
+    def _same(
+        self, known: CopyRecord, before: Sequence[SplitRecord], division: Division, schema: str
+    ) -> tuple[set[int], str]:
+        """The committed splits whose rows are what they were, and what a person should know."""
+        committed = [s for s in before if s.state == "committed"]
+        whole = division.fragment is None
+        if known.schema != schema:
+            return set(), "the schema has changed: all is copied again"
+        if not committed:
+            return set(), ""
+        if any((s.low is None) != whole for s in before) or not division.tells_versions:
+            return set(), (
+                "the source does not tell what has changed since: all is copied again"
+                if not division.tells_versions
+                else "the table is read in another way now: all is copied again"
+            )
+        with ThreadPoolExecutor(division.workers, "batuta-sync") as pool:
+            sound = list(pool.map(lambda s: self._is_same(known, s, division), committed))
+        same = {s.number for s, is_same in zip(committed, sound, strict=True) if is_same}
+        changed = len(committed) - len(same)
+        note = f"{len(same)} of {len(before)} splits were there already"
+        return same, f"{note}, {changed} had changed since" if changed else note
+
+    def _is_same(self, known: CopyRecord, split: SplitRecord, division: Division) -> bool:
+        staged = self.staging / split.file
+        if staged.exists():
+            is_whole = staged.stat().st_size == split.bytes and digest_of(staged) == split.digest
+        else:
+            # Of a copy that was published; a target that is one file is looked at no further.
+            is_whole = self.target.has(split) or (
+                not self.target.keeps_files and known.published > 0 and self.request.place.exists()
+            )
+        return is_whole and division.version(split) == split.version
+
+    # --- copying -------------------------------------------------------------------------------
+
+    def _copy(self, division: Division, planned: Sequence[SplitRecord], schema: Schema) -> None:
+        self.staging.mkdir(parents=True, exist_ok=True)
+        sync_folder(self.staging.parent)
+        self._tidy()
+        counter = _Counter(len(self.checkpoint.splits), len(planned), self.watch)
+        counter.tell()
+        guard = _SchemaWatch(self, schema)
+        waiting = iter(planned)
+        stopped = threading.Event()
+
+        def work() -> None:
+            while not stopped.is_set():
+                with self._lock:
+                    split = next(waiting, None)
+                if split is None:
+                    return
+                guard.look()
+                self._copy_split(division, split, counter)
+
+        many = max(1, min(division.workers, len(planned)))
+        with ThreadPoolExecutor(many, "batuta-sync") as pool:
+            running = [pool.submit(work) for _ in range(many)]
+            try:
+                done, _ = wait(running, return_when=FIRST_EXCEPTION)
+            except BaseException:
+                stopped.set()
+                division.query.cancel()
+                raise
+            failed = [f for f in done if f.exception() is not None]
+            if failed:
+                stopped.set()
+                division.query.cancel()
+                raise self._told(failed[0].exception())
+
+    @staticmethod
+    def _told(error: BaseException | None) -> BaseException:
+        """An error as a person should see it."""
+        assert error is not None
+        if isinstance(error, OSError) and not isinstance(error, Error):
+            where = f"{error.filename}: " if error.filename else ""
+            return OperationalError(
+                f"the copy cannot be written: {where}{error.strerror or error}",
+                hint="make room or choose another place; the same command goes on from here",
+            )
+        return error
+
+    def _copy_split(self, division: Division, split: SplitRecord, counter: _Counter) -> None:
+        with division.read(split) as rows:
+            schema = self._labelled(division.query, rows.schema)
+            written = write_split(
+                self.staging / split.file, schema, rows.batches(schema), counter.arrived
+            )
+        version = division.version(split)
+        done = replace(
+            split,
+            state="committed",
+            rows=written.rows,
+            bytes=written.bytes,
+            digest=written.digest,
+            version=version,
+        )
+        with self._lock:
+            self.checkpoint.commit(done)
+        counter.committed()
+
+    def _labelled(self, query: Query, schema: pa.Schema) -> pa.Schema:
+        with self._lock:
+            if self._arrow_schema is None:
+                found = in_utc(Plan.of(query).labelled(schema))
+                self.target.check_schema(found)
+                self._arrow_schema = found
+            return self._arrow_schema
+
+    def _tidy(self) -> None:
+        """Removes what a run that was killed has left, and files of splits that are none any more:
+        the whole folder may become the target.
+        """
+        mine = {s.file for s in self.checkpoint.splits.values()}
+        for left in self.staging.iterdir():
+            if left.name not in mine:
+                left.unlink(missing_ok=True)
+
+    # --- after ---------------------------------------------------------------------------------
+
+    def _publish(self, copy: CopyRecord) -> None:
+        splits = [s for _, s in sorted(self.checkpoint.splits.items())]
+        self.staging.mkdir(parents=True, exist_ok=True)
+        self._tidy()
+        self.target.publish(
+            Publication(
+                copy, splits, self.staging, self._written_schema(splits), self.request.table
+            )
+        )
+        self.checkpoint.go_on("finished", published=copy.number, obsolete=())
+
+    def _written_schema(self, splits: Sequence[SplitRecord]) -> pa.Schema:
+        if self._arrow_schema is not None:
+            return self._arrow_schema
+        for split in splits:
+            for folder in (self.staging, self.request.place):
+                if (folder / split.file).is_file():
+                    return pq.read_schema(folder / split.file)
+        # All files have become the target: only what cleans up is left to do.
+        return pa.schema([])
+
+    def _result(
+        self, outcome: Outcome, copied: Sequence[SplitRecord], started: float, note: str
+    ) -> SyncResult:
+        splits = self.checkpoint.splits.values()
+        return SyncResult(
+            outcome,
+            self.request.place,
+            rows=sum(s.rows for s in splits),
+            bytes=sum(s.bytes for s in splits),
+            splits=len(splits),
+            copied=len(copied),
+            seconds=time.monotonic() - started,
+            changes=self.accepted,
+            note=note,
+        )
+
+
+class _SchemaWatch:
+    """Looks between splits whether the schema is still what is being copied."""
+
+    def __init__(self, job: _Job, schema: Schema) -> None:
+        self._job = job
+        self._schema = schema
+        self._lock = threading.Lock()
+        self._last = time.monotonic()
+
+    def look(self) -> None:
+        """
+        :raises SchemaDrift: where it is not.
+        """
+        with self._lock:
+            if time.monotonic() - self._last < _LOOKS_AGAIN_SECONDS:
+                return
+            self._last = time.monotonic()
+        job = self._job
+        now = tuple(
+            c for c in schema_now(job.request.origin, job.make) if c.name not in job.skipped
+        )
+        found = drift.changes(self._schema, now)
+        if found:
+            job._record("schema drift: stopped", found)
+            hint = "nothing was published; run it again with --on-drift to decide"
+            raise SchemaDrift(job._subject, found, hint)
+
+
+class _Counter:
+    """Counts what arrives in all threads, and tells it not too often."""
+
+    def __init__(self, splits: int, planned: int, watch: Watch) -> None:
+        self._splits = splits
+        self._kept = splits - planned
+        self._done = 0
+        self._rows = self._bytes = 0
+        self._watch = watch
+        self._lock = threading.Lock()
+        self._started = self._told = time.monotonic()
+
+    def arrived(self, batch: pa.RecordBatch) -> None:
+        with self._lock:
+            self._rows += batch.num_rows
+            self._bytes += batch.nbytes
+            now = time.monotonic()
+            if now - self._told < _TELL_SECONDS:
+                return
+            self._told = now
+        self.tell()
+
+    def committed(self) -> None:
+        with self._lock:
+            self._done += 1
+        self.tell()
+
+    def tell(self) -> None:
+        seconds = time.monotonic() - self._started
+        done = self._kept + self._done
+        self._watch(Progress(self._splits, done, self._kept, self._rows, self._bytes, seconds))
+
+
+_TELL_SECONDS = 0.2
+
+
+def _advice(decision: OnDrift, found: tuple[Change, ...]) -> str:
+    if decision == "apply":
+        return "--on-drift apply takes safe changes only; copy to a new place for others"
+    if decision == "skip":
+        return "--on-drift skip leaves new columns out, and takes no other change"
+    safe = all(c.is_safe for c in found)
+    new = all(c.kind == "added" for c in found)
+    choices = [
+        *(["--on-drift apply copies it as it is now"] if safe else []),
+        *(["--on-drift skip leaves the new columns out"] if new else []),
+    ]
+    return "; ".join(choices) or "a copy to a new place begins with the schema of now"
+
+
+def target_of(request: Request) -> Target:
+    """
+    :raises NotSupportedError: for a place that is no local path.
+    """
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(request.target)):
+        raise NotSupportedError(f"{request.target}: only local targets are written")
+    match request.form:
+        case "parquet":
+            return ParquetTarget(request.place)
+        case "delta":
+            return DeltaTarget(request.place)
+        case "duckdb":
+            return DuckDBTarget(request.place, request.table)
+        case "ald":
+            return AldTarget(request.place)

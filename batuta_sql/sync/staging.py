@@ -1,0 +1,155 @@
+"""Writes the rows of a split to a Parquet file that is either whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_ROW_GROUP_ROWS = 122_880
+"""DuckDB's own: a reader's unit of work."""
+_ROW_GROUP_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that is on the disk, whole and under its name."""
+
+    rows: int
+    bytes: int
+    digest: str
+
+
+def write_split(
+    path: Path,
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    arrived: Callable[[pa.RecordBatch], None],
+) -> Written:
+    """Writes a Parquet file (zstd) and waits until the disk has it.
+
+    :param arrived: told of each batch before it is written; what it raises ends the writing.
+    :raises OSError: where there is no room, or no right to write.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            sink = _Digested(file)
+            rows = _write(sink, schema, batches, arrived)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+    return Written(rows, sink.size, sink.hexdigest())
+
+
+def in_utc(schema: pa.Schema) -> pa.Schema:
+    """A schema whose instants are written in UTC, wherever the session is."""
+    fields = [f.with_type(_in_utc(f.type)) for f in schema]
+    return pa.schema(fields, metadata=schema.metadata)
+
+
+def _in_utc(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(type_) and type_.tz is not None:
+        return pa.timestamp(type_.unit, "UTC")
+    if pa.types.is_struct(type_):
+        return pa.struct([f.with_type(_in_utc(f.type)) for f in type_])
+    if pa.types.is_map(type_):
+        return pa.map_(_in_utc(type_.key_type), _in_utc(type_.item_type))
+    if pa.types.is_list(type_):
+        return pa.list_(type_.value_field.with_type(_in_utc(type_.value_type)))
+    return type_
+
+
+def sync_folder(folder: Path) -> None:
+    """Waits until the disk has a folder's names."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Waits until the disk has a file that was written without that, and its name."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(
+    sink: _Digested,
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    arrived: Callable[[pa.RecordBatch], None],
+) -> int:
+    rows = 0
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        held: list[pa.RecordBatch] = []
+        held_rows = held_bytes = 0
+        for batch in batches:
+            arrived(batch)
+            rows += batch.num_rows
+            held.append(batch)
+            held_rows += batch.num_rows
+            held_bytes += batch.nbytes
+            if held_rows >= _ROW_GROUP_ROWS or held_bytes >= _ROW_GROUP_BYTES:
+                writer.write_table(pa.Table.from_batches(held, schema))
+                held.clear()
+                held_rows = held_bytes = 0
+        if held or not rows:
+            writer.write_table(pa.Table.from_batches(held, schema))
+    return rows
+
+
+class _Digested:
+    """A file that is only written onwards, and its digest."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.size = 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._file.write(view)
+        self._hash.update(view)
+        self.size += len(view)
+        return len(view)
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        """The file belongs to whoever opened it."""
+
+    def readable(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False

@@ -1,0 +1,91 @@
+"""A PostgreSQL table of several splits, and how copies are read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import adbc_driver_postgresql.dbapi
+import duckdb
+import pytest
+
+import batuta_sql
+from batuta_sql.demo.postgres_server import PostgresServer
+
+ROWS = 120_000
+SPLIT = 4 << 20
+"""Bytes of a split in tests: "orders" has about six."""
+
+MAKE = f"""
+CREATE TABLE orders AS SELECT i AS id, i % 97 AS customer, (i / 7.0)::numeric(12, 2) AS total,
+  DATE '2024-01-01' + i % 365 AS day, CASE WHEN i % 10 > 0 THEN repeat('x', i % 200) END AS note,
+  TIMESTAMPTZ '2024-05-01 12:00:00+02' + i * INTERVAL '1 second' AS at
+FROM generate_series(1, {ROWS}) i
+"""
+
+
+def run(uri: str, *statements: str) -> None:
+    """Runs statements on a server."""
+    with (
+        adbc_driver_postgresql.dbapi.connect(uri, autocommit=True) as server,
+        server.cursor() as cursor,
+    ):
+        for statement in statements:
+            cursor.execute(statement)
+
+
+@pytest.fixture
+def uri(postgres: PostgresServer) -> Iterator[str]:
+    """A database with the table "orders"."""
+    with postgres.database("sync") as uri:
+        run(uri, MAKE, "ANALYZE orders")
+        yield uri
+
+
+def config_of(uri: str, **sources: Any) -> dict[str, Any]:
+    crm = {"kind": "postgresql", "uri": uri, "locality": "local"}
+    return {"threads": 2, "cost": {"history": False}, "sources": {"crm": crm, **sources}}
+
+
+@pytest.fixture
+def connect(uri: str) -> Iterator[Callable[..., Any]]:
+    opened: list[Any] = []
+
+    def make(**sources: Any) -> Any:
+        opened.append(batuta_sql.connect(config_of(uri, **sources)))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.close()
+
+
+def rows_of(path: Path, form: str, table: str = "orders") -> list[tuple[Any, ...]]:
+    """What a reader of a copy sees, in order."""
+    source: dict[str, Any] = {
+        "parquet": {"kind": "files", "path": str(path.parent)},
+        "delta": {"kind": "delta", "path": str(path.parent)},
+        "ald": {"kind": "ald", "path": str(path.parent)},
+        "duckdb": {"kind": "duckdb", "path": str(path)},
+    }[form]
+    name = table if form == "duckdb" else path.name.removesuffix(".ald")
+    with batuta_sql.connect({"sources": {"copy": source}}) as connection:
+        return sorted(connection.execute(f'SELECT * FROM copy."{name}"').fetchall(), key=repr)
+
+
+def truth(connection: Any, sql: str = "SELECT * FROM crm.orders") -> list[tuple[Any, ...]]:
+    """What the source has now, in order."""
+    return sorted(connection.execute(sql).fetchall(), key=repr)
+
+
+def files_of(path: Path) -> set[str]:
+    """The names of what lies in a folder."""
+    return {p.name for p in path.iterdir()}
+
+
+def types_of(path: Path) -> dict[str, str]:
+    """The DuckDB types of the columns of a folder of Parquet files."""
+    with duckdb.connect() as con:
+        rows = con.execute(f"DESCRIBE SELECT * FROM read_parquet('{path}/*.parquet')").fetchall()
+    return {r[0]: r[1] for r in rows}

@@ -1,0 +1,375 @@
+"""Copies: every row once, of one state; nothing twice that has not changed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import duckdb
+import pyarrow as pa
+import pytest
+
+import batuta_sql
+from batuta_sql.errors import CostRefused, Error, NotSupportedError, OperationalError
+from batuta_sql.sync.checkpoint import CheckpointError
+from tests.sync.conftest import (
+    ROWS,
+    SPLIT,
+    config_of,
+    files_of,
+    rows_of,
+    run,
+    truth,
+    types_of,
+)
+
+Connect = Callable[..., Any]
+
+TARGETS = {"parquet": "orders", "delta": "orders", "duckdb": "copy.duckdb", "ald": "orders.ald"}
+
+
+class Interrupted(Exception):
+    """What ends a copy in a test."""
+
+
+def after(splits: int) -> Callable[[Any], None]:
+    """Ends a copy when so many splits of this run are on the disk."""
+
+    def watch(progress: Any) -> None:
+        if progress.done - progress.kept >= splits:
+            raise Interrupted
+
+    return watch
+
+
+@pytest.mark.parametrize("form", TARGETS)
+def test_a_table_is_copied_whole(connect: Connect, tmp_path: Path, form: str) -> None:
+    connection, target = connect(), tmp_path / TARGETS[form]
+    result = connection.sync("crm.orders", target, format=form, split_bytes=SPLIT)
+    assert (result.outcome, result.rows) == ("copied", ROWS)
+    assert result.splits == result.copied > 3
+    assert rows_of(target, form) == truth(connection)
+
+
+@pytest.mark.parametrize("form", TARGETS)
+def test_a_finished_copy_is_not_copied_again(connect: Connect, tmp_path: Path, form: str) -> None:
+    connection, target = connect(), tmp_path / TARGETS[form]
+    connection.sync("crm.orders", target, format=form, split_bytes=SPLIT)
+    again = connection.sync("crm.orders", target, format=form, split_bytes=SPLIT)
+    assert (again.outcome, again.copied, again.rows) == ("unchanged", 0, ROWS)
+
+
+@pytest.mark.parametrize("form", TARGETS)
+def test_a_changed_table(connect: Connect, uri: str, tmp_path: Path, form: str) -> None:
+    """Rows that came, went and changed; files keep what did not change."""
+    connection, target = connect(), tmp_path / TARGETS[form]
+    first = connection.sync("crm.orders", target, format=form, split_bytes=SPLIT)
+    run(
+        uri,
+        "UPDATE orders SET note = 'changed' WHERE id = 5",
+        "DELETE FROM orders WHERE id = 6",
+        f"INSERT INTO orders (id) VALUES ({ROWS + 1})",
+    )
+    second = connection.sync("crm.orders", target, format=form, split_bytes=SPLIT)
+    assert rows_of(target, form) == truth(connection)
+    if form in ("parquet", "delta"):
+        # The first split, from which rows are gone, and the last, to which they came.
+        assert second.copied == 2 < first.splits
+    assert connection.sync("crm.orders", target, format=form).outcome == "unchanged"
+
+
+@pytest.mark.parametrize("form", TARGETS)
+@pytest.mark.parametrize("changed", [False, True])
+def test_an_interrupted_copy_goes_on(
+    connect: Connect, uri: str, tmp_path: Path, form: str, changed: bool
+) -> None:
+    connection, target = connect(), tmp_path / TARGETS[form]
+    with pytest.raises(Interrupted):
+        connection.sync("crm.orders", target, format=form, split_bytes=SPLIT, progress=after(3))
+    assert not target.exists(), "nothing is visible before all of it is there"
+    if changed:
+        run(uri, "UPDATE orders SET note = 'changed' WHERE id % 1000 = 1 AND id < 10000")
+    result = connection.sync("crm.orders", target, format=form, split_bytes=SPLIT)
+    assert rows_of(target, form) == truth(connection)
+    assert result.splits - result.copied >= (1 if changed else 3)
+
+
+def test_a_table_that_has_grown_gets_more_splits(
+    connect: Connect, uri: str, tmp_path: Path
+) -> None:
+    connection, target = connect(), tmp_path / "orders"
+    first = connection.sync("crm.orders", target, split_bytes=SPLIT)
+    run(uri, f"INSERT INTO orders SELECT id + {ROWS}, customer, total, day, note FROM orders")
+    second = connection.sync("crm.orders", target, split_bytes=SPLIT)
+    assert rows_of(target, "parquet") == truth(connection)
+    assert second.splits > first.splits * 1.5
+    assert second.copied == second.splits - first.splits + 1
+
+
+def test_a_table_that_was_emptied(connect: Connect, uri: str, tmp_path: Path) -> None:
+    connection, target = connect(), tmp_path / "orders"
+    before = connection.sync("crm.orders", target, split_bytes=SPLIT)
+    run(uri, "TRUNCATE orders")
+    assert connection.sync("crm.orders", target, split_bytes=SPLIT).rows == 0
+    assert before.rows == ROWS
+    assert rows_of(target, "parquet") == []
+    assert list(types_of(target)) == ["id", "customer", "total", "day", "note", "at"]
+
+
+def test_files_that_were_lost_are_copied_again(connect: Connect, tmp_path: Path) -> None:
+    connection, target = connect(), tmp_path / "orders"
+    connection.sync("crm.orders", target, split_bytes=SPLIT)
+    lost = sorted(target.iterdir())[2]
+    lost.unlink()
+    assert connection.sync("crm.orders", target, split_bytes=SPLIT).copied == 1
+    assert rows_of(target, "parquet") == truth(connection)
+
+
+def test_types_stay(connect: Connect, tmp_path: Path) -> None:
+    connect().sync("crm.orders", tmp_path / "orders")
+    assert types_of(tmp_path / "orders") == {
+        "id": "INTEGER",
+        "customer": "INTEGER",
+        "total": "DECIMAL(12,2)",
+        "day": "DATE",
+        "note": "VARCHAR",
+        "at": "TIMESTAMP WITH TIME ZONE",
+    }
+
+
+def test_all_splits_are_of_one_state(connect: Connect, uri: str, tmp_path: Path) -> None:
+    """Every row is updated while the copy runs: it has all of the updates, or none."""
+    run(uri, "ALTER TABLE orders ADD COLUMN n int DEFAULT 0")
+    connection, done = connect(), []
+
+    def watch(progress: Any) -> None:
+        if progress.done and not done:
+            done.append(True)
+            run(uri, "UPDATE orders SET n = n + 1")
+
+    connection.sync("crm.orders", tmp_path / "orders", split_bytes=SPLIT, progress=watch)
+    assert done
+    rows = rows_of(tmp_path / "orders", "parquet")
+    assert len(rows) == ROWS
+    assert {r[-1] for r in rows} == {0}
+
+
+# --- other things that are copied ----------------------------------------------------------------
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> dict[str, Any]:
+    path = tmp_path / "shop.sqlite"
+    with closing(sqlite3.connect(path)) as lite:
+        lite.execute("CREATE TABLE customer (id INTEGER PRIMARY KEY, name TEXT)")
+        lite.executemany("INSERT INTO customer VALUES (?, ?)", [(i, f"c{i}") for i in range(97)])
+        lite.commit()
+    return {"kind": "sqlite", "path": str(path)}
+
+
+def test_a_query_over_several_sources(
+    connect: Connect, tmp_path: Path, shop: dict[str, Any]
+) -> None:
+    connection = connect(shop=shop)
+    sql = (
+        "SELECT c.name, count(*) AS orders, sum(o.total) AS total FROM crm.orders o"
+        " JOIN shop.customer c ON c.id = o.customer GROUP BY c.name"
+    )
+    result = connection.sync(sql, tmp_path / "totals")
+    assert (result.rows, result.splits) == (97, 1)
+    assert rows_of(tmp_path / "totals", "parquet") == truth(connection, sql)
+    again = connection.sync(sql, tmp_path / "totals")
+    assert again.outcome == "copied"
+    assert "does not tell what has changed" in again.note
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT id, upper(note) AS note, total * 2 AS twice FROM crm.orders WHERE customer > 40",
+        "SELECT id, md5(note) AS digest FROM crm.orders",
+    ],
+)
+def test_a_query_row_by_row_has_splits(connect: Connect, tmp_path: Path, sql: str) -> None:
+    connection = connect()
+    assert connection.sync(sql, tmp_path / "some", split_bytes=SPLIT).splits > 3
+    assert rows_of(tmp_path / "some", "parquet") == truth(connection, sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT id, random() AS r FROM crm.orders",
+        "SELECT id FROM crm.orders ORDER BY id LIMIT 1000",
+        "SELECT DISTINCT customer FROM crm.orders",
+        "SELECT id, row_number() OVER (ORDER BY id) AS n FROM crm.orders",
+        "SELECT a.id FROM crm.orders a JOIN crm.orders b USING (id)",
+    ],
+)
+def test_other_queries_are_one_split(connect: Connect, tmp_path: Path, sql: str) -> None:
+    connection = connect()
+    result = connection.sync(sql, tmp_path / "some", split_bytes=SPLIT)
+    assert result.splits == 1
+    assert result.rows == len(connection.execute(sql).fetchall())
+
+
+def test_a_table_of_a_file_and_a_view(
+    connect: Connect, uri: str, tmp_path: Path, shop: dict[str, Any]
+) -> None:
+    run(uri, "CREATE VIEW seen AS SELECT id, note FROM orders WHERE id < 1000")
+    connection = connect(shop=shop)
+    assert connection.sync("shop.customer", tmp_path / "customer").rows == 97
+    assert connection.sync("crm.seen", tmp_path / "seen").rows == 999
+    assert rows_of(tmp_path / "customer", "parquet") == truth(
+        connection, "SELECT * FROM shop.customer"
+    )
+
+
+def test_a_versioned_table_is_copied_once_a_version(connect: Connect, tmp_path: Path) -> None:
+    lake = tmp_path / "lake" / "t"
+    deltalake.write_deltalake(str(lake), pa.table({"a": [1, 2]}))
+    connection = connect(lake={"kind": "delta", "path": str(tmp_path / "lake")})
+    assert connection.sync("lake.t", tmp_path / "t").outcome == "copied"
+    assert connection.sync("lake.t", tmp_path / "t").outcome == "unchanged"
+    deltalake.write_deltalake(str(lake), pa.table({"a": [3]}), mode="append")
+    assert connection.sync("lake.t", tmp_path / "t").outcome == "copied"
+    assert rows_of(tmp_path / "t", "parquet") == [(1,), (2,), (3,)]
+
+
+def test_partitions_have_splits_too(connect: Connect, uri: str, tmp_path: Path) -> None:
+    run(
+        uri,
+        "CREATE TABLE parted (LIKE orders) PARTITION BY RANGE (id)",
+        "CREATE TABLE part_1 PARTITION OF parted FOR VALUES FROM (0) TO (50000)",
+        "CREATE TABLE part_2 PARTITION OF parted DEFAULT",
+        "INSERT INTO parted SELECT * FROM orders",
+        "ANALYZE part_1",
+        "ANALYZE part_2",
+    )
+    connection = connect()
+    first = connection.sync("crm.parted", tmp_path / "parted", split_bytes=SPLIT)
+    assert first.splits > 3
+    assert rows_of(tmp_path / "parted", "parquet") == truth(connection)
+    run(uri, "UPDATE part_2 SET note = 'changed' WHERE id = 60001")
+    second = connection.sync("crm.parted", tmp_path / "parted", split_bytes=SPLIT)
+    assert 0 < second.copied < first.splits
+    assert rows_of(tmp_path / "parted", "parquet") == truth(connection, "SELECT * FROM crm.parted")
+
+
+# --- Delta and DuckDB ----------------------------------------------------------------------------
+
+
+def test_each_copy_is_one_commit_of_a_delta_table(
+    connect: Connect, uri: str, tmp_path: Path
+) -> None:
+    connection, target = connect(), tmp_path / "orders"
+    connection.sync("crm.orders", target, format="delta", split_bytes=SPLIT)
+    old = deltalake.DeltaTable(str(target))
+    assert old.version() == 0
+    files = set(old.file_uris())
+    run(uri, "UPDATE orders SET note = 'changed' WHERE id = 5")
+    connection.sync("crm.orders", target, format="delta", split_bytes=SPLIT)
+    new = deltalake.DeltaTable(str(target))
+    assert new.version() == 1
+    assert len(files & set(new.file_uris())) >= len(files) - 2
+    # The old version can still be read.
+    assert deltalake.DeltaTable(str(target), version=0).to_pyarrow_table().num_rows == ROWS
+
+
+def test_a_delta_table_takes_a_new_schema(connect: Connect, uri: str, tmp_path: Path) -> None:
+    connection, target = connect(), tmp_path / "orders"
+    connection.sync("crm.orders", target, format="delta", split_bytes=SPLIT)
+    run(uri, "ALTER TABLE orders ADD COLUMN extra int")
+    connection.sync("crm.orders", target, format="delta", on_drift="apply", split_bytes=SPLIT)
+    assert rows_of(target, "delta") == truth(connection)
+    assert "extra" in deltalake.DeltaTable(str(target)).to_pyarrow_table().column_names
+
+
+def test_a_type_that_delta_has_not_is_named(connect: Connect, uri: str, tmp_path: Path) -> None:
+    run(uri, "CREATE TABLE odd AS SELECT 1 AS id, TIME '10:00' AS clock")
+    with pytest.raises(NotSupportedError, match='"clock"'):
+        connect().sync("crm.odd", tmp_path / "odd", format="delta")
+    assert not (tmp_path / "odd").exists()
+
+
+def test_other_tables_of_a_duckdb_file_stay(connect: Connect, uri: str, tmp_path: Path) -> None:
+    target = tmp_path / "mine.duckdb"
+    with duckdb.connect(str(target)) as con:
+        con.execute("CREATE TABLE kept AS SELECT 1 AS a")
+        con.execute("CREATE TABLE taken AS SELECT 1 AS a")
+    run(uri, "CREATE TABLE taken AS SELECT 2 AS a")
+    connection = connect()
+    connection.sync("crm.orders", target, format="duckdb")
+    with duckdb.connect(str(target), read_only=True) as con:
+        assert con.execute("SELECT a FROM kept").fetchall() == [(1,)]
+        assert con.execute("SELECT count(*) FROM orders").fetchall() == [(ROWS,)]
+    with pytest.raises(OperationalError, match='a table "taken" already'):
+        connection.sync("crm.taken", target, format="duckdb", checkpoint=tmp_path / "other.sqlite")
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["parquet", "delta", "ald"])
+def test_what_is_there_is_never_written_over(connect: Connect, tmp_path: Path, form: str) -> None:
+    target = tmp_path / TARGETS[form]
+    if form == "ald":
+        target.write_text("mine")
+    else:
+        target.mkdir()
+        (target / "mine.txt").write_text("mine")
+    with pytest.raises(OperationalError, match="is there already"):
+        connect().sync("crm.orders", target, format=form)
+    assert target.read_text() == "mine" if form == "ald" else files_of(target) == {"mine.txt"}
+
+
+def test_an_empty_folder_may_be_the_target(connect: Connect, tmp_path: Path) -> None:
+    (tmp_path / "orders").mkdir()
+    assert connect().sync("crm.orders", tmp_path / "orders").rows == ROWS
+
+
+def test_a_checkpoint_is_of_one_copy(connect: Connect, tmp_path: Path) -> None:
+    connection, checkpoint = connect(), tmp_path / "checkpoint.sqlite"
+    connection.sync("crm.orders", tmp_path / "a", checkpoint=checkpoint)
+    with pytest.raises(CheckpointError, match="of another copy"):
+        connection.sync("crm.orders", tmp_path / "b", checkpoint=checkpoint)
+
+
+def test_a_url_is_no_target(connect: Connect) -> None:
+    with pytest.raises(NotSupportedError, match="only local targets"):
+        connect().sync("crm.orders", "s3://bucket/orders")
+
+
+def test_guards_hold(connect: Connect, uri: str, tmp_path: Path) -> None:
+    config = config_of(uri)
+    config["sources"]["crm"] |= {"pricing": {"usd_per_tb_scanned": 1e9}, "labels": ["pii"]}
+    with (
+        batuta_sql.connect(config, max_cost_usd=0.01) as connection,
+        pytest.raises(CostRefused),
+    ):
+        connection.sync("crm.orders", tmp_path / "orders")
+    assert not (tmp_path / "orders").exists()
+    config["sources"]["crm"].pop("pricing")
+    with batuta_sql.connect(config) as connection:
+        connection.sync("crm.orders", tmp_path / "orders", split_bytes=SPLIT)
+        assert batuta_sql.read_labels(tmp_path / "orders").of("note").all == {"pii"}
+        connection.sync("crm.orders", tmp_path / "d" / "orders", format="delta")
+        assert batuta_sql.read_labels(tmp_path / "d" / "orders").of("note").all == {"pii"}
+
+
+def test_a_dry_run_copies_nothing(connect: Connect, tmp_path: Path) -> None:
+    result = connect().sync("crm.orders", tmp_path / "orders", dry_run=True, split_bytes=SPLIT)
+    assert result.outcome == "planned"
+    assert result.splits > 3
+    assert result.estimate is not None
+    assert result.estimate.rows == pytest.approx(ROWS, rel=0.05)
+    assert not (tmp_path / "orders").exists()
+
+
+def test_an_unknown_table(connect: Connect, tmp_path: Path) -> None:
+    with pytest.raises(Error, match="nothing"):
+        connect().sync("crm.nothing", tmp_path / "orders")
