@@ -310,6 +310,9 @@ class Connection:
         on_drift: OnDrift = "stop",
         dry_run: bool = False,
         split_bytes: float | None = None,
+        key: Sequence[str] = (),
+        watermark: str | None = None,
+        full_compare: bool = False,
         progress: Callable[[Progress], None] = lambda progress: None,
     ) -> SyncResult:
         """Copies a table, a view or the result of a query, or goes on with a copy of it that was
@@ -323,6 +326,10 @@ class Connection:
         :param dry_run: only says what it would take.
         :param split_bytes: how much of a table is one split; None: 128 MB. After a crash at most
             one split a worker is copied again.
+        :param key: the columns that say which row is which, with ``watermark``.
+        :param watermark: a column that grows: the next copy reads only rows from its greatest value
+            on, and puts them in by the key.
+        :param full_compare: then also reads all keys, and takes out what the source has no more.
         :param progress: told a few times a second how far it is.
         :raises SchemaDrift: where the schema has changed and that was not accepted.
         :raises CheckpointError: where the checkpoint is damaged, of another copy, or in use.
@@ -333,7 +340,21 @@ class Connection:
         self._check_open()
         place = Path(checkpoint) if checkpoint is not None else None
         size = split_bytes or SPLIT_BYTES
-        request = Request(origin, Path(to), format, place, on_drift, dry_run, size)
+        keys = (key,) if isinstance(key, str) else tuple(key)
+        if (watermark is None) != (not keys) or (full_compare and watermark is None):
+            raise ProgrammingError("a key and a watermark column go together")
+        request = Request(
+            origin,
+            Path(to),
+            format,
+            place,
+            on_drift,
+            dry_run,
+            size,
+            keys,
+            watermark,
+            full_compare,
+        )
         audit = AuditLog.usual(self._settings.labels.audit_log)
         return synchronise(request, self._cancellable, progress, audit)
 

@@ -326,11 +326,17 @@ class Execution:
         for snapshot in list(self._snapshots.values()):
             snapshot.cancel()
 
+    def see_with(self, other: Execution) -> None:
+        """Reads what ``other`` reads, each source in the state that it sees."""
+        self.reads_in_splits = other.reads_in_splits = True
+        self._snapshots = other._snapshots
+
     def release(self) -> None:
         """Ends what still runs, and gives the connections back."""
         for prefetch in self._prefetches:
             prefetch.abandon()
-        for snapshot in self._snapshots.values():
+        while self._snapshots:
+            _, snapshot = self._snapshots.popitem()
             snapshot.close()
         for prefetch in self._prefetches:
             prefetch.join(_CLOSE_SECONDS)

@@ -419,6 +419,9 @@ class Commands:
         on_drift: OnDrift | None = None,
         dry_run: bool = False,
         split_mb: Annotated[float, Parameter(name="--split-mb")] = 128,
+        key: tuple[str, ...] = (),
+        watermark: str | None = None,
+        full_compare: bool = False,
         yes: bool = False,
         max_cost: float | None = None,
         json: bool = False,
@@ -445,6 +448,12 @@ class Commands:
             Show the splits and the estimate; copy nothing.
         split_mb
             How much of a table, in megabytes, is copied between two entries in the checkpoint.
+        key
+            A column that, with others if it is given again, says which row is which.
+        watermark
+            A column that grows: the next copy reads only rows from its greatest value on.
+        full_compare
+            With a watermark: read all keys too, and take out what the source has no more.
         yes
             Answer yes to the question about cost; limits hold all the same.
         max_cost
@@ -469,6 +478,9 @@ class Commands:
                     on_drift=decision,
                     dry_run=dry_run,
                     split_bytes=split_mb * 1e6,
+                    key=key,
+                    watermark=watermark,
+                    full_compare=full_compare,
                     progress=watch,
                 )
 

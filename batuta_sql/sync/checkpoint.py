@@ -68,6 +68,9 @@ class CopyRecord:
     :param number: of this copy: 1 for the first, one more for each that followed.
     :param schema: ``sync.schema.to_json`` of what is being copied.
     :param obsolete: files of earlier copies that go when this one is published.
+    :param merge: files of rows, and of keys, with which the last copy becomes this one, where its
+        target is a table.
+    :param key: the columns by which that is done.
     :param published: the number of the last copy that readers could see; 0: none.
     """
 
@@ -78,6 +81,8 @@ class CopyRecord:
     state: State = "copying"
     schema: str = "[]"
     obsolete: tuple[str, ...] = ()
+    merge: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
     published: int = 0
 
 
@@ -252,6 +257,8 @@ def _copy_of(text: str) -> tuple[CopyRecord, int]:
     content = json.loads(text)
     splits = content.pop("splits")
     content["obsolete"] = tuple(content["obsolete"])
+    content["merge"] = tuple(content["merge"])
+    content["key"] = tuple(content["key"])
     return CopyRecord(**content), splits
 
 

@@ -24,6 +24,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batuta_sql.engines.duckdb import quote
 from batuta_sql.errors import Error, NotSupportedError, OperationalError
 from batuta_sql.guards.audit import AuditLog
 from batuta_sql.plan.cost import Estimate
@@ -41,6 +42,7 @@ from batuta_sql.sync.checkpoint import (
 from batuta_sql.sync.copies import last_checkpoint, remember
 from batuta_sql.sync.division import Division
 from batuta_sql.sync.drift import Change, SchemaDrift
+from batuta_sql.sync.merge import Merger
 from batuta_sql.sync.schema import (
     Schema,
     from_json,
@@ -71,6 +73,9 @@ class Request:
     :param origin: a table's name, or a query.
     :param checkpoint: the file that remembers; None: beside the target.
     :param split_bytes: of the table, for each split.
+    :param key: the columns that say which row is which; with ``watermark``.
+    :param watermark: a column that grows: the next copy reads only rows from its greatest value on.
+    :param full_compare: whether it also finds the rows that the source has no more.
     """
 
     origin: str
@@ -80,6 +85,9 @@ class Request:
     on_drift: OnDrift = "stop"
     dry_run: bool = False
     split_bytes: float = SPLIT_BYTES
+    key: tuple[str, ...] = ()
+    watermark: str | None = None
+    full_compare: bool = False
 
     @property
     def place(self) -> Path:
@@ -202,7 +210,7 @@ def statement_of(origin: str, columns: Sequence[str] = ()) -> str:
 
     :param columns: those to take; none: all.
     """
-    wanted = ", ".join('"' + c.replace('"', '""') + '"' for c in columns) or "*"
+    wanted = ", ".join(map(quote, columns)) or "*"
     if not is_query(origin):
         return f"SELECT {wanted} FROM {origin}"
     text = origin.strip().rstrip(";")
@@ -263,6 +271,8 @@ class _Job:
         if known is not None:
             self._judge(from_json(known.schema), schema)
             schema = tuple(c for c in schema if c.name not in self.skipped)
+        if known is not None and self._takes_what_is_new(known):
+            return self._copy_what_is_new(known, schema, started)
         columns = [c.name for c in schema] if self.skipped else []
         query = self._query(statement_of(self.request.origin, columns))
         division = Division.of(query)
@@ -416,12 +426,82 @@ class _Job:
             )
         return is_whole and division.version(split) == split.version
 
+    # --- only what is new ----------------------------------------------------------------------
+
+    def _takes_what_is_new(self, known: CopyRecord) -> bool:
+        request = self.request
+        if request.watermark is None:
+            return False
+        # What a schema that has changed means for rows that were copied, only a whole copy tells.
+        return known.state == "finished" and not self.accepted and not request.dry_run
+
+    def _copy_what_is_new(self, known: CopyRecord, schema: Schema, started: float) -> SyncResult:
+        """Reads the rows from the greatest watermark on, and puts them in by their key.
+
+        All of it is worked out beside the copy before the checkpoint knows of it: a run that is
+        interrupted has changed nothing.
+        """
+        request, number = self.request, known.number + 1
+        splits = [s for _, s in sorted(self.checkpoint.splits.items())]
+        highest = self.target.highest(splits, request.watermark or "")
+        if not all(self.target.has(s) for s in splits):
+            raise OperationalError(
+                f"{request.place} is not as it was copied",
+                hint="copy without --watermark, which makes it whole again",
+            )
+        self._prepare_staging()
+        columns = [c.name for c in schema]
+        test = _is_new(highest, request.watermark)
+        rows = self._query(f"{statement_of(request.origin, columns)} {test}".strip())
+        rows.authorise()
+        all_keys = None
+        if request.full_compare:
+            all_keys = self._query(statement_of(request.origin, request.key))
+            all_keys.authorise()
+            all_keys.execution.see_with(rows.execution)
+        counter = _Counter(1, 1, self.watch)
+        arrived = self._staged(rows, "arrived.parquet", counter)
+        keys = self._staged(all_keys, "keys.parquet", counter) if all_keys is not None else None
+        arrow = pq.read_schema(arrived)
+        merger = Merger(arrow, request.key, arrived, keys)
+        merge = self.target.merge(merger, splits, self.staging, number)
+        counter.committed()
+        if not merge.changed and not merge.gone:
+            return self._result("unchanged", [], started, "nothing is new since the last copy")
+        obsolete = tuple(sorted({*known.obsolete, *merge.obsolete}))
+        copy = replace(
+            known,
+            number=number,
+            state="publishing",
+            obsolete=obsolete,
+            merge=merge.tables,
+            key=request.key,
+        )
+        self.checkpoint.begin(copy, merge.splits)
+        self._publish(copy)
+        gone = f", {merge.gone:,} are gone" if request.full_compare else ""
+        note = f"{merge.changed:,} rows are new or changed{gone}"
+        return self._result("copied", [splits[0]], started, note)
+
+    def _staged(self, query: Query, name: str, counter: _Counter) -> Path:
+        path = self.staging / name
+        with Division(query, None).read(SplitRecord(0)) as rows:
+            schema = in_utc(Plan.of(query).labelled(rows.schema))
+            try:
+                write_split(path, schema, rows.batches(schema), counter.arrived)
+            except OSError as error:
+                raise self._told(error) from None
+        return path
+
     # --- copying -------------------------------------------------------------------------------
 
-    def _copy(self, division: Division, planned: Sequence[SplitRecord], schema: Schema) -> None:
+    def _prepare_staging(self) -> None:
         self.staging.mkdir(parents=True, exist_ok=True)
         sync_folder(self.staging.parent)
         self._tidy()
+
+    def _copy(self, division: Division, planned: Sequence[SplitRecord], schema: Schema) -> None:
+        self._prepare_staging()
         counter = _Counter(len(self.checkpoint.splits), len(planned), self.watch)
         counter.tell()
         guard = _SchemaWatch(self, schema)
@@ -495,8 +575,10 @@ class _Job:
         """Removes what a run that was killed has left, and files of splits that are none any more:
         the whole folder may become the target.
         """
+        copy = self.checkpoint.copy
         mine = {s.file for s in self.checkpoint.splits.values()}
-        for left in self.staging.iterdir():
+        mine |= set(copy.merge) if copy is not None else set()
+        for left in self.staging.iterdir() if self.staging.exists() else ():
             if left.name not in mine:
                 left.unlink(missing_ok=True)
 
@@ -511,7 +593,8 @@ class _Job:
                 copy, splits, self.staging, self._written_schema(splits), self.request.table
             )
         )
-        self.checkpoint.go_on("finished", published=copy.number, obsolete=())
+        self.checkpoint.go_on("finished", published=copy.number, obsolete=(), merge=())
+        self._tidy()
 
     def _written_schema(self, splits: Sequence[SplitRecord]) -> pa.Schema:
         if self._arrow_schema is not None:
@@ -618,10 +701,22 @@ def _advice(decision: OnDrift, found: tuple[Change, ...]) -> str:
     return "; ".join(choices) or "a copy to a new place begins with the schema of now"
 
 
+def _is_new(highest: tuple[str, str] | None, watermark: str | None) -> str:
+    """The condition on rows that may be new; empty where there is none."""
+    if highest is None or watermark is None:
+        return ""
+    text, type_ = highest[0].replace("'", "''"), highest[1]
+    return f"WHERE {quote(watermark)} >= CAST('{text}' AS {type_})"
+
+
 def target_of(request: Request) -> Target:
     """
     :raises NotSupportedError: for a place that is no local path.
     """
+    if request.form == "ald" and request.watermark is not None:
+        raise NotSupportedError(
+            "an .ald file is written whole", hint="copy without --watermark, or to another format"
+        )
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(request.target)):
         raise NotSupportedError(f"{request.target}: only local targets are written")
     match request.form:

@@ -8,6 +8,7 @@ from typing import Any
 
 import adbc_driver_postgresql.dbapi
 import duckdb
+import pyarrow as pa
 import pytest
 
 import batuta_sql
@@ -61,8 +62,37 @@ def connect(uri: str) -> Iterator[Callable[..., Any]]:
         one.close()
 
 
-def rows_of(path: Path, form: str, table: str = "orders") -> list[tuple[Any, ...]]:
-    """What a reader of a copy sees, in order."""
+class Rows:
+    """Rows without an order; two are equal where each row is as often in one as in the other."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return iter(zip(*(c.to_pylist() for c in self._table.columns), strict=True))
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, list):
+            return sorted(self) == other
+        if not isinstance(other, Rows):
+            return NotImplemented
+        with duckdb.connect() as con:
+            con.register("a", self._table)
+            con.register("b", other._table)
+            both = "(FROM a EXCEPT ALL FROM b) UNION ALL (FROM b EXCEPT ALL FROM a)"
+            return con.execute(f"SELECT count(*) FROM ({both})").fetchall() == [(0,)]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{len(self)} rows, {self._table.slice(0, 3).to_pylist()}"
+
+
+def rows_of(path: Path, form: str, table: str = "orders") -> Rows:
+    """What a reader of a copy sees."""
     source: dict[str, Any] = {
         "parquet": {"kind": "files", "path": str(path.parent)},
         "delta": {"kind": "delta", "path": str(path.parent)},
@@ -71,12 +101,12 @@ def rows_of(path: Path, form: str, table: str = "orders") -> list[tuple[Any, ...
     }[form]
     name = table if form == "duckdb" else path.name.removesuffix(".ald")
     with batuta_sql.connect({"sources": {"copy": source}}) as connection:
-        return sorted(connection.execute(f'SELECT * FROM copy."{name}"').fetchall(), key=repr)
+        return Rows(connection.execute(f'SELECT * FROM copy."{name}"').fetch_arrow_table())
 
 
-def truth(connection: Any, sql: str = "SELECT * FROM crm.orders") -> list[tuple[Any, ...]]:
-    """What the source has now, in order."""
-    return sorted(connection.execute(sql).fetchall(), key=repr)
+def truth(connection: Any, sql: str = "SELECT * FROM crm.orders") -> Rows:
+    """What the source has now."""
+    return Rows(connection.execute(sql).fetch_arrow_table())
 
 
 def files_of(path: Path) -> set[str]:

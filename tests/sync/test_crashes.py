@@ -23,7 +23,7 @@ import pytest
 import batuta_sql
 from tests.sync.conftest import ROWS, config_of, rows_of, run, truth
 
-KILLS = int(os.environ.get("BATUTA_SYNC_KILLS", "6"))
+KILLS = int(os.environ.get("BATUTA_SYNC_KILLS", "4"))
 TARGETS = {"parquet": "orders", "delta": "orders", "duckdb": "copy.duckdb", "ald": "orders.ald"}
 
 SYNC = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 
 from batuta_sql.sources.ald_format import write_ald
 from batuta_sql.sync.checkpoint import SplitRecord
+from batuta_sql.sync.merge import Merge, Merger
 from batuta_sql.sync.staging import sync_file
 from batuta_sql.sync.targets.base import Publication, occupied
 
@@ -30,6 +32,14 @@ class AldTarget:
 
     def has(self, split: SplitRecord) -> bool:
         return False
+
+    def highest(self, splits: Sequence[SplitRecord], column: str) -> tuple[str, str] | None:
+        raise NotImplementedError("written whole")
+
+    def merge(
+        self, merger: Merger, splits: Sequence[SplitRecord], staging: Path, number: int
+    ) -> Merge:
+        raise NotImplementedError("written whole")
 
     def publish(self, publication: Publication) -> None:
         staged = [publication.staging / s.file for s in publication.splits]

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from batuta_sql.errors import OperationalError
 from batuta_sql.sync.checkpoint import CopyRecord, SplitRecord
+from batuta_sql.sync.merge import Merge, Merger
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,23 @@ class Target(Protocol):
 
     def has(self, split: SplitRecord) -> bool:
         """Whether the file of a split that was published is still as it was written."""
+        ...
+
+    def highest(self, splits: Sequence[SplitRecord], column: str) -> tuple[str, str] | None:
+        """The greatest value of a column in what is published, as DuckDB writes it, and its type;
+        None where there is none.
+
+        :raises ProgrammingError: where it has no such column.
+        """
+        ...
+
+    def merge(
+        self, merger: Merger, splits: Sequence[SplitRecord], staging: Path, number: int
+    ) -> Merge:
+        """What becomes of the published copy; nothing of it is touched.
+
+        :param number: of the copy that will be.
+        """
         ...
 
     def publish(self, publication: Publication) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import deltalake
@@ -23,6 +24,7 @@ from deltalake.transaction import (
 
 from batuta_sql.errors import NotSupportedError, OperationalError
 from batuta_sql.sync.checkpoint import CopyRecord, SplitRecord
+from batuta_sql.sync.merge import Merge, Merger, files_relation, highest, merged_files
 from batuta_sql.sync.targets.base import Publication, occupied
 from batuta_sql.sync.targets.parquet import is_file_of, move_files
 
@@ -52,6 +54,15 @@ class DeltaTarget:
 
     def has(self, split: SplitRecord) -> bool:
         return is_file_of(self._path / split.file, split)
+
+    def highest(self, splits: Sequence[SplitRecord], column: str) -> tuple[str, str] | None:
+        return highest(files_relation(self._path, splits), column)
+
+    def merge(
+        self, merger: Merger, splits: Sequence[SplitRecord], staging: Path, number: int
+    ) -> Merge:
+        with merger.opened(files_relation(self._path, splits)) as opened:
+            return merged_files(opened, splits, self._path, staging, number)
 
     def publish(self, publication: Publication) -> None:
         copy = publication.copy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -10,6 +11,7 @@ import pyarrow as pa
 from batuta_sql.engines.duckdb import ISOLATION, quote
 from batuta_sql.errors import OperationalError
 from batuta_sql.sync.checkpoint import SplitRecord
+from batuta_sql.sync.merge import Merge, Merger, highest, merged_table
 from batuta_sql.sync.targets.base import Publication
 
 _COPIES = "batuta_copies"
@@ -29,7 +31,7 @@ class DuckDBTarget:
             return
         with self._opened() as database:
             names = "SELECT 1 FROM duckdb_tables() WHERE lower(table_name) = lower(?)"
-            if database.execute(names, [self._table]).fetchone():
+            if database.execute(names, [self._table]).fetchall():
                 raise OperationalError(
                     f'{self._path} has a table "{self._table}" already, which its checkpoint knows'
                     " nothing of",
@@ -40,7 +42,20 @@ class DuckDBTarget:
         """DuckDB has a type for all that a copy has."""
 
     def has(self, split: SplitRecord) -> bool:
-        return False
+        return self._path.exists()
+
+    def highest(self, splits: Sequence[SplitRecord], column: str) -> tuple[str, str] | None:
+        return highest(self._attached, column, self._path)
+
+    @property
+    def _attached(self) -> str:
+        return f"copy.{quote(self._table)}"
+
+    def merge(
+        self, merger: Merger, splits: Sequence[SplitRecord], staging: Path, number: int
+    ) -> Merge:
+        with merger.opened(self._attached, self._path) as opened:
+            return merged_table(opened, merger, staging, number)
 
     def publish(self, publication: Publication) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,22 +67,43 @@ class DuckDBTarget:
             )
             known = database.execute(
                 f"SELECT number FROM {_COPIES} WHERE table_name = ?", [self._table]
-            ).fetchone()
-            if known is None or known[0] < publication.copy.number:
-                files = [str(publication.staging / s.file) for s in publication.splits]
-                database.execute(
-                    f"CREATE OR REPLACE TABLE {quote(self._table)} AS"
-                    " SELECT * FROM read_parquet(?)",
-                    [files],
-                )
+            ).fetchall()
+            if not known or known[0][0] < publication.copy.number:
+                if publication.copy.merge:
+                    self._change(database, publication)
+                else:
+                    self._replace(database, publication)
                 database.execute(
                     f"INSERT OR REPLACE INTO {_COPIES} VALUES (?, ?)",
                     [self._table, publication.copy.number],
                 )
             database.execute("COMMIT")
             database.execute("CHECKPOINT")
-        for split in publication.splits:
-            (publication.staging / split.file).unlink(missing_ok=True)
+        for name in (*(s.file for s in publication.splits), *publication.copy.merge):
+            (publication.staging / name).unlink(missing_ok=True)
+
+    def _replace(self, database: duckdb.DuckDBPyConnection, publication: Publication) -> None:
+        files = [str(publication.staging / s.file) for s in publication.splits]
+        database.execute(
+            f"CREATE OR REPLACE TABLE {quote(self._table)} AS SELECT * FROM read_parquet(?)",
+            [files],
+        )
+
+    def _change(self, database: duckdb.DuckDBPyConnection, publication: Publication) -> None:
+        """Takes out what has changed or is gone, and puts in what is new."""
+        table = quote(self._table)
+        changed, *keys = (str(publication.staging / f) for f in publication.copy.merge)
+        key = publication.copy.key
+        same = " AND ".join(f"t.{quote(k)} = f.{quote(k)}" for k in key)
+        database.execute(
+            f"DELETE FROM {table} t WHERE EXISTS (FROM read_parquet(?) f WHERE {same})", [changed]
+        )
+        for file in keys:
+            database.execute(
+                f"DELETE FROM {table} t WHERE NOT EXISTS (FROM read_parquet(?) f WHERE {same})",
+                [file],
+            )
+        database.execute(f"INSERT INTO {table} SELECT * FROM read_parquet(?)", [changed])
 
     def _opened(self) -> duckdb.DuckDBPyConnection:
         config = dict(ISOLATION)

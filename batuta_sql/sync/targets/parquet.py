@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from batuta_sql.sync.checkpoint import SplitRecord
+from batuta_sql.sync.merge import Merge, Merger, files_relation, highest, merged_files
 from batuta_sql.sync.staging import sync_folder
 from batuta_sql.sync.targets.base import Publication, occupied
 
@@ -32,6 +34,15 @@ class ParquetTarget:
 
     def has(self, split: SplitRecord) -> bool:
         return is_file_of(self._path / split.file, split)
+
+    def highest(self, splits: Sequence[SplitRecord], column: str) -> tuple[str, str] | None:
+        return highest(files_relation(self._path, splits), column)
+
+    def merge(
+        self, merger: Merger, splits: Sequence[SplitRecord], staging: Path, number: int
+    ) -> Merge:
+        with merger.opened(files_relation(self._path, splits)) as opened:
+            return merged_files(opened, splits, self._path, staging, number)
 
     def publish(self, publication: Publication) -> None:
         staging = publication.staging
