@@ -57,9 +57,10 @@ def _line(progress: Progress) -> str:
     rate = progress.rows / progress.seconds if progress.seconds > 0 else 0.0
     kept = f", {progress.kept:,} were there" if progress.kept else ""
     left = f", {_left(progress)} left" if _left(progress) else ""
+    again = f" (again, after {progress.again})" if progress.again else ""
     return (
         f"{progress.done:,} of {progress.splits:,} splits{kept}; {progress.rows:,} rows,"
-        f" {size(progress.bytes)}, {rate:,.0f} rows a second{left}"
+        f" {size(progress.bytes)}, {rate:,.0f} rows a second{left}{again}"
     )
 
 

@@ -25,7 +25,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batuta_sql.engines.duckdb import quote
-from batuta_sql.errors import Error, NotSupportedError, OperationalError
+from batuta_sql.errors import (
+    Error,
+    NotSupportedError,
+    OperationalError,
+    QueryCancelled,
+    Refused,
+)
 from batuta_sql.guards.audit import AuditLog
 from batuta_sql.plan.cost import Estimate
 from batuta_sql.planview import Plan, estimate_of
@@ -116,9 +122,10 @@ class Progress:
     :param splits: how many there are.
     :param done: how many of them are on the disk, ``kept`` ones included.
     :param kept: that were there before.
-    :param rows: that have arrived in this run.
+    :param rows: that have arrived in this attempt.
     :param bytes: of Arrow memory, likewise.
     :param seconds: since the first was asked for.
+    :param again: what the source said when it failed, where this is another attempt.
     """
 
     splits: int
@@ -127,6 +134,7 @@ class Progress:
     rows: int
     bytes: int
     seconds: float
+    again: str = ""
 
 
 @dataclass(frozen=True)
@@ -238,6 +246,9 @@ class _Job:
     audit: AuditLog | None
     accepted: tuple[Change, ...] = ()
     skipped: tuple[str, ...] = ()
+    commits: int = 0
+    again: str = ""
+    """Why the last attempt ended; empty in the first."""
     _arrow_schema: pa.Schema | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _queries: list[Query] = field(default_factory=list)
@@ -260,7 +271,23 @@ class _Job:
         self.checkpoint.close()
 
     def run(self) -> SyncResult:
+        """Copies; where a source fails, goes on as the next run would, while that gets further."""
         started = time.monotonic()
+        failures = 0
+        while True:
+            commits = self.commits
+            try:
+                return self._attempt(started)
+            except OperationalError as error:
+                failures = 0 if self.commits > commits else failures + 1
+                if failures > _MOST_FAILURES or not _may_pass(error):
+                    raise
+                self.again = f"{error.source}: {error.message}"
+            while self._queries:
+                self._queries.pop().close()
+            time.sleep(min(_FIRST_PAUSE * 2**failures, _LONGEST_PAUSE))
+
+    def _attempt(self, started: float) -> SyncResult:
         known = self._known()
         if known is not None and known.state == "publishing":
             self._publish(known)
@@ -502,7 +529,7 @@ class _Job:
 
     def _copy(self, division: Division, planned: Sequence[SplitRecord], schema: Schema) -> None:
         self._prepare_staging()
-        counter = _Counter(len(self.checkpoint.splits), len(planned), self.watch)
+        counter = _Counter(len(self.checkpoint.splits), len(planned), self.watch, self.again)
         counter.tell()
         guard = _SchemaWatch(self, schema)
         waiting = iter(planned)
@@ -561,6 +588,7 @@ class _Job:
         )
         with self._lock:
             self.checkpoint.commit(done)
+            self.commits += 1
         counter.committed()
 
     def _labelled(self, query: Query, schema: pa.Schema) -> pa.Schema:
@@ -654,7 +682,8 @@ class _SchemaWatch:
 class _Counter:
     """Counts what arrives in all threads, and tells it not too often."""
 
-    def __init__(self, splits: int, planned: int, watch: Watch) -> None:
+    def __init__(self, splits: int, planned: int, watch: Watch, again: str = "") -> None:
+        self._again = again
         self._splits = splits
         self._kept = splits - planned
         self._done = 0
@@ -681,7 +710,9 @@ class _Counter:
     def tell(self) -> None:
         seconds = time.monotonic() - self._started
         done = self._kept + self._done
-        self._watch(Progress(self._splits, done, self._kept, self._rows, self._bytes, seconds))
+        self._watch(
+            Progress(self._splits, done, self._kept, self._rows, self._bytes, seconds, self._again)
+        )
 
 
 _TELL_SECONDS = 0.2
@@ -699,6 +730,17 @@ def _advice(decision: OnDrift, found: tuple[Change, ...]) -> str:
         *(["--on-drift skip leaves the new columns out"] if new else []),
     ]
     return "; ".join(choices) or "a copy to a new place begins with the schema of now"
+
+
+_MOST_FAILURES = 3
+"""Attempts one after the other that commit nothing."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 4.0
+
+
+def _may_pass(error: OperationalError) -> bool:
+    """Whether it is of a source, and no decision: another attempt may do better."""
+    decided = isinstance(error, SchemaDrift | CheckpointError | Refused | QueryCancelled)
+    return error.source is not None and not decided
 
 
 def _is_new(highest: tuple[str, str] | None, watermark: str | None) -> str:

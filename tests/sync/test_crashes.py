@@ -1,5 +1,5 @@
 """``kill -9`` at random moments of a copy, rows changing in between: in the end each is there once.
-A full disk, a connection that breaks.
+A full disk, connections that break.
 
 ``BATUTA_SYNC_KILLS`` says how many kills for each target.
 """
@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 import batuta_sql
-from tests.sync.conftest import ROWS, config_of, rows_of, run, truth
+from tests.faults.proxy import Proxy
+from tests.sync.conftest import ROWS, SPLIT, config_of, rows_of, run, truth
 
 KILLS = int(os.environ.get("BATUTA_SYNC_KILLS", "4"))
 TARGETS = {"parquet": "orders", "delta": "orders", "duckdb": "copy.duckdb", "ald": "orders.ald"}
@@ -131,21 +132,71 @@ def test_a_full_disk(uri: str, connect: Callable[..., Any], tmp_path: Path, form
     assert rows_of(target, form) == truth(connect())
 
 
-def test_a_connection_that_breaks(uri: str, connect: Callable[..., Any], tmp_path: Path) -> None:
-    """The server ends every session in the middle: the copy fails, and goes on when asked."""
-    connection, done = connect(), []
+def test_connections_that_are_ended(uri: str, connect: Callable[..., Any], tmp_path: Path) -> None:
+    """The server ends every session in the middle: the copy goes on by itself, in a new state."""
+    connection, done, told = connect(), [], set()
 
     def watch(progress: Any) -> None:
-        if progress.done == 2 and not done:
+        told.add(progress.again)
+        if progress.done >= 2 and not done:
             done.append(True)
             run(
                 uri,
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+                "UPDATE orders SET note = 'meanwhile' WHERE id = 3",
             )
 
-    with pytest.raises(batuta_sql.OperationalError):
-        connection.sync("crm.orders", tmp_path / "orders", split_bytes=2 << 20, progress=watch)
-    result = connection.sync("crm.orders", tmp_path / "orders", split_bytes=2 << 20)
-    assert result.copied < result.splits
+    result = connection.sync("crm.orders", tmp_path / "orders", split_bytes=SPLIT, progress=watch)
+    assert done
+    assert len(told) > 1
+    assert any("crm" in t for t in told)
+    assert "were there already" in result.note
     assert rows_of(tmp_path / "orders", "parquet") == truth(connection)
+
+
+@pytest.mark.parametrize(
+    # A connection that is silent is waited for.
+    ("fault", "limit"),
+    [("cut_after", 3_000_000), ("end_after", 3_000_000), ("stall_after", 7_000_000)],
+)
+def test_a_network_that_breaks_again_and_again(
+    uri: str, connect: Callable[..., Any], tmp_path: Path, fault: str, limit: int
+) -> None:
+    """Every connection breaks after some megabytes; each attempt gets a little further."""
+    with Proxy(uri) as proxy:
+        setattr(proxy, fault, limit)
+        config = config_of(proxy.uri)
+        if fault == "stall_after":
+            config["sources"]["crm"]["query_timeout"] = 1.0
+        with batuta_sql.connect(config) as connection:
+            result = connection.sync("crm.orders", tmp_path / "orders", split_bytes=1 << 20)
+        assert proxy.connections > 4
+    assert result.rows == ROWS
+    assert rows_of(tmp_path / "orders", "parquet") == truth(connect())
+
+
+def test_a_source_that_stays_away(uri: str, tmp_path: Path) -> None:
+    with Proxy(uri) as proxy, batuta_sql.connect(config_of(proxy.uri)) as connection:
+        proxy.cut_after = 50_000
+        with pytest.raises(batuta_sql.OperationalError) as caught:
+            connection.sync("crm.orders", tmp_path / "orders", split_bytes=SPLIT)
+        assert caught.value.source == "crm"
+        assert not (tmp_path / "orders").exists()
+        proxy.heal()
+        assert connection.sync("crm.orders", tmp_path / "orders", split_bytes=SPLIT).rows == ROWS
+
+
+def test_what_is_wrong_is_not_tried_again(
+    uri: str, connect: Callable[..., Any], tmp_path: Path
+) -> None:
+    run(
+        uri,
+        "CREATE TABLE bad AS SELECT id, ARRAY[id] AS a, note FROM orders",
+        "UPDATE bad SET a = ARRAY[[1], [2]] WHERE id = 100000",
+        "ANALYZE bad",
+    )
+    told: list[str] = []
+    with pytest.raises(batuta_sql.DataError, match="2 dimensions"):
+        connect().sync("crm.bad", tmp_path / "bad", progress=lambda p: told.append(p.again))
+    assert set(told) == {""}
