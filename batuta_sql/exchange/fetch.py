@@ -37,7 +37,9 @@ def fragment_query(
     """
     types = tuple((symbol, wire.type) for symbol, wire in fragment.columns)
     parts = fragment.parts(degree)
-    return FragmentQuery(fragment.sql, types, fragment.tables, fragment.rows, max_bytes, parts)
+    return FragmentQuery(
+        fragment.sql, types, fragment.tables, fragment.rows, max_bytes, parts, fragment.files
+    )
 
 
 @dataclass

@@ -91,7 +91,7 @@ class ResultCache:
 
     def _key(self, fragment: Fragment) -> Key | None:
         """What makes two fragments ask the same; None where the answer may not be kept."""
-        if not self._most or not fragment.tables:
+        if not self._most or not fragment.tables or fragment.files:
             return None
         if not _is_versioned(fragment) and not self._ttl.get(fragment.source):
             return None

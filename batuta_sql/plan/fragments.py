@@ -51,6 +51,7 @@ class Fragment:
         than bringing the rows here would; None where there is nothing else to do.
     :param ranged: the statement for a range of the table's blocks, ``LOW`` and ``HIGH`` in place
         of its ends; None where it does not read one large table row by row.
+    :param files: the only files of the table that are read; empty: all.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Fragment:
     seconds: float | None = None
     patience: float | None = None
     ranged: str | None = None
+    files: tuple[str, ...] = ()
 
     def parts(self, degree: int) -> tuple[str, ...]:
         """Statements that give the rows together, each row once, read in one state; at most

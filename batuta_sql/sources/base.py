@@ -31,6 +31,7 @@ __all__ = [
     "ColumnStatistics",
     "FragmentQuery",
     "FragmentReader",
+    "HasFiles",
     "Metered",
     "Snapshot",
     "Source",
@@ -120,6 +121,8 @@ class FragmentQuery:
         bills by bytes has the remote system hold it to them.
     :param parts: statements that give the same rows together, for several connections at once; a
         source may run ``sql`` instead.
+    :param files: the only files of the table that are read, of a source that ``HasFiles``; empty:
+        all.
     """
 
     sql: str
@@ -128,6 +131,7 @@ class FragmentQuery:
     rows: float | None = None
     max_bytes: float | None = None
     parts: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -138,6 +142,15 @@ class TellsRows(Protocol):
         """A statement that gives one text for the rows from block ``low`` on and before ``high``
         (None: to the end). The same text at another time means the same rows, with the same values.
         """
+        ...
+
+
+@runtime_checkable
+class HasFiles(Protocol):
+    """A source whose tables are files that never change; a version of a table is a set of them."""
+
+    def files_of_table(self, table: TableInfo) -> Sequence[tuple[str, float]]:
+        """The names and the sizes in bytes, about, of the files of a table at its version."""
         ...
 
 

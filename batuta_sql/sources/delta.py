@@ -195,6 +195,9 @@ class DeltaReader(EmbeddedSource):
     ) -> list[int]:
         """The indices of the files that can hold rows that ``query`` needs."""
         every = list(range(len(version.files)))
+        if query.files:
+            chosen = set(query.files)
+            every = [i for i in every if version.files[i] in chosen]
         if version.partitions is None:
             return every
         cursor.register(f"files:{name}", version.partitions)
@@ -209,7 +212,18 @@ class DeltaReader(EmbeddedSource):
             ).fetchall()
         except duckdb.Error:
             return every  # the query itself will say what is wrong with its condition
-        return [r[0] for r in rows]
+        wanted = {r[0] for r in rows}
+        return [i for i in every if i in wanted]
+
+    def files_of_table(self, table: TableInfo) -> Sequence[tuple[str, float]]:
+        """The table's files at the version that it was described at, each about as large."""
+        if table.version is None:
+            return []
+        name = self.capabilities.translator.table(table).name
+        view, number = split_version(name)
+        assert number is not None
+        version = self._pinned(self._views.table(view), number)
+        return [(f, version.bytes / len(version.files)) for f in version.files]
 
     def _groups(
         self,

@@ -45,6 +45,7 @@ class SplitRecord:
     :param digest: the SHA-256 of the file.
     :param version: what the source said of the rows when they were read: where it says the same
         again, they are the same rows. None: it does not tell.
+    :param files: the files of its source that it is, where it is files.
     """
 
     number: int
@@ -56,6 +57,7 @@ class SplitRecord:
     bytes: int = 0
     digest: str = ""
     version: str | None = None
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -270,6 +272,7 @@ def _made(kind: type[SplitRecord], text: str) -> SplitRecord:
     content = json.loads(text)
     if set(content) != {f.name for f in fields(kind)}:
         raise ValueError("a split has other fields")
+    content["files"] = tuple(content["files"])
     return kind(**content)
 
 

@@ -2,152 +2,145 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+import abc
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from batuta_sql.engines.duckdb import PendingResult
-from batuta_sql.plan.fragments import Fragment
-from batuta_sql.plan.relational import Exchange, Filter, Project, is_stable
-from batuta_sql.plan.site import TableInfo
+from batuta_sql.plan.fragments import Fragment, is_row_wise
+from batuta_sql.plan.relational import Exchange, Filter, Project, Relation, is_stable
 from batuta_sql.query import Query
-from batuta_sql.sources.base import FragmentQuery, TellsRows
+from batuta_sql.sources.base import FragmentQuery, HasFiles, TellsRows
 from batuta_sql.sync.checkpoint import SplitRecord
 
 _BATCH_ROWS = 65_536
 _BLOCK_BYTES = 8192.0
 
 
-@dataclass
-class Division:
-    """A planned query as what it is copied by.
-
-    :param fragment: the one that can be read range by range; None where the query is one split.
+def division_of(query: Query) -> Division:
+    """How a planned query is copied: by ranges of blocks or by files where each row of the result
+    comes of one row of one table alone, else whole.
     """
+    placed = query.placed
+    if placed is None or len(placed.fragments) != 1 or placed.fallbacks:
+        return Whole(query)
+    (fragment,) = placed.fragments
+    if not _reads_row_by_row(placed.plan):
+        return Whole(query)
+    source = query.session.sources[fragment.source]
+    if fragment.ranged is not None and isinstance(source, TellsRows):
+        return ByBlocks(query, fragment, source)
+    if len(fragment.tables) == 1 and isinstance(source, HasFiles):
+        files = source.files_of_table(fragment.tables[0])
+        if files:
+            return ByFiles(query, fragment, files)
+    return Whole(query)
 
-    query: Query
-    fragment: Fragment | None
 
-    @classmethod
-    def of(cls, query: Query) -> Division:
-        """By ranges, where each row of the result comes of one row of one table alone."""
-        placed = query.placed
-        if placed is None or len(placed.fragments) != 1 or placed.fallbacks:
-            return cls(query, None)
-        (fragment,) = placed.fragments
-        row_wise = all(
-            isinstance(node, Exchange)
-            or (isinstance(node, Project | Filter) and all(map(is_stable, node.expressions)))
-            for node in _above_exchange(placed.plan)
-        )
-        if not row_wise or fragment.ranged is None:
-            return cls(query, None)
-        query.execution.reads_in_splits = True
-        return cls(query, fragment)
+class Division(abc.ABC):
+    """A query as what it is copied by."""
+
+    def __init__(self, query: Query) -> None:
+        self.query = query
+
+    workers = 1
+    """How many splits may be read at once."""
 
     @property
-    def table(self) -> TableInfo | None:
-        """The one table that is read."""
-        tables = {t.qualified_parts: t for r in self.query.runs for t in r.fragment.tables}
-        return next(iter(tables.values())) if len(tables) == 1 else None
+    @abc.abstractmethod
+    def tells_versions(self) -> bool:
+        """Whether it can be told that the rows of a split are what they were."""
 
+    @abc.abstractmethod
     def splits(self, split_bytes: float) -> list[SplitRecord]:
         """All that there is to do, in splits of about so many bytes of the table."""
-        if self.fragment is None:
-            return [SplitRecord(0)]
-        (table,) = self.fragment.tables
-        wanted = max(1, round(sum(table.blocks) * _BLOCK_BYTES / split_bytes))
-        ends: list[int | None] = [*self.fragment.begins(wanted), None]
-        return [
-            SplitRecord(n, low, high)
-            for n, (low, high) in enumerate(itertools.pairwise(ends))
-            if low is not None
-        ]
 
-    def regrown(self, splits: Sequence[SplitRecord], split_bytes: float) -> list[SplitRecord]:
-        """``splits`` with the last one, which has no end, cut again where the table has grown."""
-        *others, last = splits
-        if self.fragment is None or last.low is None:
-            return list(splits)
-        (table,) = self.fragment.tables
-        blocks = max(table.blocks) - last.low
-        pieces = int(blocks * len(table.blocks) * _BLOCK_BYTES / split_bytes)
-        if pieces < 2:
-            return list(splits)
-        ends = [last.low + blocks * i // pieces for i in range(1, pieces)]
-        cut = [SplitRecord(last.number, last.low, ends[0])]
-        cut += [
-            SplitRecord(last.number + n, low, high)
-            for n, (low, high) in enumerate(zip(ends, [*ends[1:], None], strict=True), 1)
-        ]
-        return [*others, *cut]
+    @abc.abstractmethod
+    def fits(self, split: SplitRecord) -> bool:
+        """Whether a split of an earlier copy is one of this division."""
 
-    @property
-    def workers(self) -> int:
-        """How many splits may be read at once."""
-        if self.fragment is None:
-            return 1
-        execution = self.query.execution
-        most = execution.session.settings.sources[self.fragment.source].max_connections
-        # One connection holds the state that all of them read.
-        return max(1, min(execution.degree(self.fragment), most - 1))
+    @abc.abstractmethod
+    def updated(
+        self, splits: Sequence[SplitRecord], same: Collection[int], split_bytes: float
+    ) -> list[SplitRecord]:
+        """The splits of an earlier copy as there is to do now.
 
-    # --- what the rows of a split are ----------------------------------------------------------
+        :param same: the numbers of those whose rows are what they were.
+        """
+
+    @abc.abstractmethod
+    def version(self, split: SplitRecord) -> str | None:
+        """What the source says of a split's rows now; see ``SplitRecord.version``.
+
+        :raises Error: what the source says instead.
+        """
+
+    @abc.abstractmethod
+    def read(self, split: SplitRecord) -> AbstractContextManager[Rows]:
+        """The rows of a split, as they are in the result.
+
+        :raises Error: what a source says instead.
+        """
+
+
+class Whole(Division):
+    """One split: the whole result."""
+
+    def splits(self, split_bytes: float) -> list[SplitRecord]:
+        return [SplitRecord(0)]
+
+    def fits(self, split: SplitRecord) -> bool:
+        return split.low is None and not split.files
+
+    def updated(
+        self, splits: Sequence[SplitRecord], same: Collection[int], split_bytes: float
+    ) -> list[SplitRecord]:
+        return [s if s.number in same else SplitRecord(s.number) for s in splits]
 
     @property
     def tells_versions(self) -> bool:
-        """Whether it can be told that the rows of a split are what they were."""
-        return self.version_of_all is not None or self._teller is not None
+        return self._content is not None
+
+    def version(self, split: SplitRecord) -> str | None:
+        return self._content
 
     @property
-    def version_of_all(self) -> str | None:
+    def _content(self) -> str | None:
         """What no other content of the tables is called; None where they have no such name."""
         runs = self.query.runs
         contents = sorted({t.content or "" for r in runs for t in r.fragment.tables})
         is_whole = self.query.placed is not None and not self.query.placed.fallbacks
         return "\n".join(contents) if runs and all(contents) and is_whole else None
 
-    @property
-    def _teller(self) -> TellsRows | None:
-        if self.fragment is None:
-            return None
-        source = self.query.session.sources[self.fragment.source]
-        return source if isinstance(source, TellsRows) else None
+    @contextmanager
+    def read(self, split: SplitRecord) -> Iterator[Rows]:
+        yield Rows(self.query, lambda: self.query.run().to_arrow_reader(_BATCH_ROWS))
 
-    def version(self, split: SplitRecord) -> str | None:
-        """What the source says of a split's rows now; see ``SplitRecord.version``.
 
-        :raises Error: what the source says instead.
-        """
-        if self.fragment is None or self._teller is None:
-            return self.version_of_all
-        (table,) = self.fragment.tables
-        sql = self._teller.rows_version(table, split.low or 0, split.high)
-        snapshot = self.query.execution.snapshot(self.fragment.source)
-        with closing(snapshot.read(FragmentQuery(sql, (("version", "VARCHAR"),)))) as reader:
-            (found,) = [v.as_py() for batch in reader for v in batch.column(0)]
-        return str(found)
+class _OfOneTable(Division):
+    """Splits of the one fragment that a query has."""
 
-    # --- reading -------------------------------------------------------------------------------
+    tells_versions = True
+
+    def __init__(self, query: Query, fragment: Fragment) -> None:
+        super().__init__(query)
+        self._fragment = fragment
+        (self._table,) = fragment.tables
+        query.execution.reads_in_splits = True
+
+    @abc.abstractmethod
+    def _part(self, split: SplitRecord) -> Fragment:
+        """The fragment for one split."""
 
     @contextmanager
     def read(self, split: SplitRecord) -> Iterator[Rows]:
-        """The rows of a split, as they are in the result.
-
-        :raises Error: what a source says instead.
-        """
-        query = self.query
-        if self.fragment is None:
-            yield Rows(query, lambda: query.run().to_arrow_reader(_BATCH_ROWS))
-            return
-        sql = self.fragment.range(split.low or 0, split.high)
-        fetch = query.execution.fetch(replace(self.fragment, sql=sql, ranged=None))
-        prefetch = query.execution.prefetch(fetch)
-        name = self.fragment.name
+        query, name = self.query, self._fragment.name
+        prefetch = query.execution.prefetch(query.execution.fetch(self._part(split)))
         with query.session.engine.cursor() as cursor:
 
             def residual() -> pa.RecordBatchReader:
@@ -158,6 +151,113 @@ class Division:
                 yield Rows(query, residual)
             finally:
                 prefetch.abandon()
+
+
+class ByBlocks(_OfOneTable):
+    """Ranges of a table's blocks; the last one has no end."""
+
+    def __init__(self, query: Query, fragment: Fragment, source: TellsRows) -> None:
+        super().__init__(query, fragment)
+        self._source = source
+        execution = query.execution
+        most = execution.session.settings.sources[fragment.source].max_connections
+        # One connection holds the state that all of them read.
+        self.workers = max(1, min(execution.degree(fragment), most - 1))
+
+    def splits(self, split_bytes: float) -> list[SplitRecord]:
+        wanted = max(1, round(sum(self._table.blocks) * _BLOCK_BYTES / split_bytes))
+        begins = self._fragment.begins(wanted)
+        ends = [*begins[1:], None]
+        return [SplitRecord(n, *ends) for n, ends in enumerate(zip(begins, ends, strict=True))]
+
+    def fits(self, split: SplitRecord) -> bool:
+        return split.low is not None
+
+    def updated(
+        self, splits: Sequence[SplitRecord], same: Collection[int], split_bytes: float
+    ) -> list[SplitRecord]:
+        again = [s if s.number in same else SplitRecord(s.number, s.low, s.high) for s in splits]
+        return again if splits[-1].number in same else self._regrown(again, split_bytes)
+
+    def _regrown(self, splits: Sequence[SplitRecord], split_bytes: float) -> list[SplitRecord]:
+        """With the last one cut again, where the table has grown."""
+        *others, last = splits
+        begin = last.low or 0
+        blocks = max(self._table.blocks) - begin
+        pieces = int(blocks * len(self._table.blocks) * _BLOCK_BYTES / split_bytes)
+        if pieces < 2:
+            return list(splits)
+        begins = [begin + blocks * i // pieces for i in range(pieces)]
+        cut = zip(begins, [*begins[1:], None], strict=True)
+        return [*others, *(SplitRecord(n, *ends) for n, ends in enumerate(cut, last.number))]
+
+    def version(self, split: SplitRecord) -> str | None:
+        sql = self._source.rows_version(self._table, split.low or 0, split.high)
+        snapshot = self.query.execution.snapshot(self._fragment.source)
+        with closing(snapshot.read(FragmentQuery(sql, (("version", "VARCHAR"),)))) as reader:
+            (found,) = [v.as_py() for batch in reader for v in batch.column(0)]
+        return str(found)
+
+    def _part(self, split: SplitRecord) -> Fragment:
+        sql = self._fragment.range(split.low or 0, split.high)
+        return replace(self._fragment, sql=sql, ranged=None)
+
+
+class ByFiles(_OfOneTable):
+    """Groups of the files that a version of a table has. A file's content never changes.
+
+    :param files: their names and sizes.
+    """
+
+    workers = 2
+
+    def __init__(
+        self, query: Query, fragment: Fragment, files: Sequence[tuple[str, float]]
+    ) -> None:
+        super().__init__(query, fragment)
+        self._files = dict(files)
+
+    def splits(self, split_bytes: float) -> list[SplitRecord]:
+        return self._grouped(list(self._files), 0, split_bytes)
+
+    def _grouped(self, names: Sequence[str], first: int, split_bytes: float) -> list[SplitRecord]:
+        groups: list[list[str]] = []
+        room = 0.0
+        for name in names:
+            if room <= 0:
+                groups.append([])
+                room = split_bytes
+            groups[-1].append(name)
+            room -= self._files[name]
+        return [SplitRecord(n, files=tuple(g)) for n, g in enumerate(groups, first)]
+
+    def fits(self, split: SplitRecord) -> bool:
+        return bool(split.files)
+
+    def updated(
+        self, splits: Sequence[SplitRecord], same: Collection[int], split_bytes: float
+    ) -> list[SplitRecord]:
+        again: list[SplitRecord] = []
+        for split in splits:
+            if split.number in same:
+                again.append(split)
+            else:
+                there = tuple(f for f in split.files if f in self._files)
+                again.append(SplitRecord(split.number, files=there or (_NONE,)))
+        known = {f for s in splits for f in s.files}
+        new = [f for f in self._files if f not in known]
+        return again + self._grouped(new, len(splits), split_bytes)
+
+    def version(self, split: SplitRecord) -> str | None:
+        there = sorted(f for f in split.files if f in self._files)
+        return hashlib.sha256("\n".join(there).encode()).hexdigest()
+
+    def _part(self, split: SplitRecord) -> Fragment:
+        return replace(self._fragment, files=split.files)
+
+
+_NONE = ""
+"""The name of no file: of a split whose files are gone."""
 
 
 class Rows:
@@ -188,8 +288,11 @@ class Rows:
             raise self._query.failure(error) from None
 
 
-def _above_exchange(node: object) -> Iterator[object]:
-    yield node
+def _reads_row_by_row(plan: Relation) -> bool:
+    """Whether a placed plan does nothing but choose rows of one table and compute their values."""
+    node = plan
     while isinstance(node, Project | Filter):
+        if not all(map(is_stable, node.expressions)):
+            return False
         node = node.input
-        yield node
+    return isinstance(node, Exchange) and is_row_wise(node.input)

@@ -46,7 +46,7 @@ from batuta_sql.sync.checkpoint import (
     read_copy,
 )
 from batuta_sql.sync.copies import last_checkpoint, remember
-from batuta_sql.sync.division import Division
+from batuta_sql.sync.division import Division, Whole, division_of
 from batuta_sql.sync.drift import Change, SchemaDrift
 from batuta_sql.sync.merge import Merger
 from batuta_sql.sync.schema import (
@@ -302,7 +302,7 @@ class _Job:
             return self._copy_what_is_new(known, schema, started)
         columns = [c.name for c in schema] if self.skipped else []
         query = self._query(statement_of(self.request.origin, columns))
-        division = Division.of(query)
+        division = division_of(query)
         if self.request.dry_run:
             return self._foreseen(query, division)
         query.authorise()
@@ -393,19 +393,11 @@ class _Job:
         copy = replace(copy, schema=text)
         before = list(self.checkpoint.splits.values())
         same, note = self._same(known, before, division, text)
-        if finished and len(same) == len(before):
+        splits = division.updated(before, same, request.split_bytes) if same else []
+        if finished and splits and all(s.state == "committed" for s in splits):
             return None
-        if finished and not self.target.keeps_files:
-            same, note = set(), ""
-        if not same:
-            splits = division.splits(request.split_bytes)
-        else:
-            again = [
-                s if s.number in same else SplitRecord(s.number, s.low, s.high) for s in before
-            ]
-            splits = again
-            if before[-1].number not in same:
-                splits = division.regrown(again, request.split_bytes)
+        if not splits or (finished and not self.target.keeps_files):
+            splits, note = division.splits(request.split_bytes), note if not same else ""
         splits = self._named(copy, splits)
         gone = {*known.obsolete, *(s.file for s in before)} - {s.file for s in splits}
         return _Work(replace(copy, obsolete=tuple(sorted(gone))), splits, note)
@@ -424,12 +416,11 @@ class _Job:
     ) -> tuple[set[int], str]:
         """The committed splits whose rows are what they were, and what a person should know."""
         committed = [s for s in before if s.state == "committed"]
-        whole = division.fragment is None
         if known.schema != schema:
             return set(), "the schema has changed: all is copied again"
         if not committed:
             return set(), ""
-        if any((s.low is None) != whole for s in before) or not division.tells_versions:
+        if not all(map(division.fits, before)) or not division.tells_versions:
             return set(), (
                 "the source does not tell what has changed since: all is copied again"
                 if not division.tells_versions
@@ -512,7 +503,7 @@ class _Job:
 
     def _staged(self, query: Query, name: str, counter: _Counter) -> Path:
         path = self.staging / name
-        with Division(query, None).read(SplitRecord(0)) as rows:
+        with Whole(query).read(SplitRecord(0)) as rows:
             schema = in_utc(Plan.of(query).labelled(rows.schema))
             try:
                 write_split(path, schema, rows.batches(schema), counter.arrived)

@@ -240,6 +240,49 @@ def test_a_versioned_table_is_copied_once_a_version(connect: Connect, tmp_path: 
     assert rows_of(tmp_path / "t", "parquet") == [(1,), (2,), (3,)]
 
 
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    """A Delta table of five files, partitioned."""
+    path = tmp_path / "lake" / "t"
+    for n in range(5):
+        rows = pa.table({"id": range(n * 100, n * 100 + 100), "part": [n % 2] * 100})
+        deltalake.write_deltalake(str(path), rows, mode="append", partition_by=["part"])
+    return path
+
+
+@pytest.mark.parametrize("form", ["parquet", "duckdb"])
+def test_files_of_a_delta_table_are_splits(
+    connect: Connect, tmp_path: Path, lake: Path, form: str
+) -> None:
+    connection, target = connect(lake={"kind": "delta", "path": str(lake.parent)}), tmp_path / "t"
+    with pytest.raises(Interrupted):
+        connection.sync("lake.t", target, format=form, split_bytes=1, progress=after(2))
+    first = connection.sync("lake.t", target, format=form, split_bytes=1)
+    assert first.splits == 5
+    assert first.copied <= 3
+    assert rows_of(target, form, "t") == truth(connection, "SELECT * FROM lake.t")
+
+
+def test_only_new_files_of_a_delta_table_are_read(
+    connect: Connect, tmp_path: Path, lake: Path
+) -> None:
+    connection = connect(lake={"kind": "delta", "path": str(lake.parent)})
+    sql = "SELECT id, part * 2 AS twice FROM lake.t WHERE id <> 7"
+    connection.sync(sql, tmp_path / "t", split_bytes=1)
+    more = pa.table({"id": [1000, 1001], "part": [0, 1]})
+    deltalake.write_deltalake(str(lake), more, mode="append")
+    assert connection.sync(sql, tmp_path / "t", split_bytes=1).copied == 2
+    assert rows_of(tmp_path / "t", "parquet") == truth(connection, sql)
+    deltalake.DeltaTable(str(lake)).delete("id < 100 OR id = 1000")
+    result = connection.sync(sql, tmp_path / "t", split_bytes=1)
+    assert result.copied < 5
+    assert rows_of(tmp_path / "t", "parquet") == truth(connection, sql)
+    deltalake.DeltaTable(str(lake)).optimize.compact()
+    connection.sync(sql, tmp_path / "t", split_bytes=1)
+    assert rows_of(tmp_path / "t", "parquet") == truth(connection, sql)
+    assert connection.sync(sql, tmp_path / "t", split_bytes=1).outcome == "unchanged"
+
+
 def test_partitions_have_splits_too(connect: Connect, uri: str, tmp_path: Path) -> None:
     run(
         uri,
