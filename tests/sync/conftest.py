@@ -20,7 +20,8 @@ SPLIT = 4 << 20
 
 # After a vacuum new rows go where there is room, in any split.
 MAKE = f"""
-CREATE TABLE orders WITH (autovacuum_enabled = false) AS SELECT i AS id, i % 97 AS customer, (i / 7.0)::numeric(12, 2) AS total,
+CREATE TABLE orders WITH (autovacuum_enabled = false) AS
+SELECT i AS id, i % 97 AS customer, (i / 7.0)::numeric(12, 2) AS total,
   DATE '2024-01-01' + i % 365 AS day, CASE WHEN i % 10 > 0 THEN repeat('x', i % 200) END AS note,
   TIMESTAMPTZ '2024-05-01 12:00:00+02' + i * INTERVAL '1 second' AS at
 FROM generate_series(1, {ROWS}) i
