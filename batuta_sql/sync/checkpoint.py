@@ -69,6 +69,7 @@ class CopyRecord:
     :param form: ``parquet``, ``delta``, ``duckdb`` or ``ald``.
     :param number: of this copy: 1 for the first, one more for each that followed.
     :param schema: ``sync.schema.to_json`` of what is being copied.
+    :param labels: of its columns and rows, as they are written into its files.
     :param obsolete: files of earlier copies that go when this one is published.
     :param merge: files of rows, and of keys, with which the last copy becomes this one, where its
         target is a table.
@@ -82,6 +83,7 @@ class CopyRecord:
     number: int = 1
     state: State = "copying"
     schema: str = "[]"
+    labels: str = ""
     obsolete: tuple[str, ...] = ()
     merge: tuple[str, ...] = ()
     key: tuple[str, ...] = ()

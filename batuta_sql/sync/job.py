@@ -33,6 +33,7 @@ from batuta_sql.errors import (
     Refused,
 )
 from batuta_sql.guards.audit import AuditLog
+from batuta_sql.labels import KEY
 from batuta_sql.plan.cost import Estimate
 from batuta_sql.planview import Plan, estimate_of
 from batuta_sql.query import Query
@@ -298,16 +299,17 @@ class _Job:
         if known is not None:
             self._judge(from_json(known.schema), schema)
             schema = tuple(c for c in schema if c.name not in self.skipped)
-        if known is not None and self._takes_what_is_new(known):
-            return self._copy_what_is_new(known, schema, started)
         columns = [c.name for c in schema] if self.skipped else []
         query = self._query(statement_of(self.request.origin, columns))
+        labels = _labels_of(query, schema)
+        if known is not None and known.labels == labels and self._takes_what_is_new(known):
+            return self._copy_what_is_new(known, schema, started)
         division = division_of(query)
         if self.request.dry_run:
             return self._foreseen(query, division)
         query.authorise()
         remember(self.request.origin, self.request.checkpoint_file)
-        work = self._work(known, division, schema)
+        work = self._work(known, division, to_json(schema), labels)
         if work is None:
             return self._result("unchanged", [], started, "nothing has changed since the last copy")
         self.checkpoint.begin(work.copy, work.splits)
@@ -381,18 +383,20 @@ class _Job:
 
     # --- what there is to do -------------------------------------------------------------------
 
-    def _work(self, known: CopyRecord | None, division: Division, schema: Schema) -> _Work | None:
+    def _work(
+        self, known: CopyRecord | None, division: Division, schema: str, labels: str
+    ) -> _Work | None:
         """The splits of this copy, those that are good already committed; None: nothing to do."""
-        text = to_json(schema)
         request = self.request
         if known is None:
-            copy = CopyRecord(request.origin, str(request.place), request.form, schema=text)
+            place = str(request.place)
+            copy = CopyRecord(request.origin, place, request.form, schema=schema, labels=labels)
             return _Work(copy, self._named(copy, division.splits(request.split_bytes)))
         finished = known.state == "finished"
         copy = known if not finished else replace(known, number=known.number + 1, state="copying")
-        copy = replace(copy, schema=text)
+        copy = replace(copy, schema=schema, labels=labels)
         before = list(self.checkpoint.splits.values())
-        same, note = self._same(known, before, division, text)
+        same, note = self._same(known, before, division, copy)
         splits = division.updated(before, same, request.split_bytes) if same else []
         if finished and splits and all(s.state == "committed" for s in splits):
             return None
@@ -412,12 +416,14 @@ class _Job:
         ]
 
     def _same(
-        self, known: CopyRecord, before: Sequence[SplitRecord], division: Division, schema: str
+        self, known: CopyRecord, before: Sequence[SplitRecord], division: Division, now: CopyRecord
     ) -> tuple[set[int], str]:
         """The committed splits whose rows are what they were, and what a person should know."""
         committed = [s for s in before if s.state == "committed"]
-        if known.schema != schema:
+        if known.schema != now.schema:
             return set(), "the schema has changed: all is copied again"
+        if known.labels != now.labels:
+            return set(), "the labels have changed: all is copied again"
         if not committed:
             return set(), ""
         if not all(map(division.fits, before)) or not division.tells_versions:
@@ -721,6 +727,13 @@ def _advice(decision: OnDrift, found: tuple[Change, ...]) -> str:
         *(["--on-drift skip leaves the new columns out"] if new else []),
     ]
     return "; ".join(choices) or "a copy to a new place begins with the schema of now"
+
+
+def _labels_of(query: Query, schema: Schema) -> str:
+    """The labels of a result as its files will carry them; empty where it has none."""
+    bare = pa.schema([pa.field(c.name, pa.null()) for c in schema])
+    metadata = Plan.of(query).labelled(bare).metadata or {}
+    return str(metadata.get(KEY.encode(), b"").decode())
 
 
 _MOST_FAILURES = 3

@@ -404,6 +404,20 @@ def test_guards_hold(connect: Connect, uri: str, tmp_path: Path) -> None:
         assert batuta_sql.read_labels(tmp_path / "d" / "orders").of("note").all == {"pii"}
 
 
+@pytest.mark.parametrize("options", [{}, {"key": "id", "watermark": "at"}])
+def test_labels_that_have_changed_reach_every_file(
+    uri: str, tmp_path: Path, options: dict[str, str]
+) -> None:
+    config, target = config_of(uri), tmp_path / "orders"
+    for labels in (["pii"], ["pii", "origin:internal"], []):
+        config["sources"]["crm"]["labels"] = labels
+        with batuta_sql.connect(config) as connection:
+            result = connection.sync("crm.orders", target, split_bytes=SPLIT, **options)
+        assert result.outcome == "copied"
+        for file in target.iterdir():
+            assert batuta_sql.read_labels(file).of("note").all == set(labels)
+
+
 def test_a_dry_run_copies_nothing(connect: Connect, tmp_path: Path) -> None:
     result = connect().sync("crm.orders", tmp_path / "orders", dry_run=True, split_bytes=SPLIT)
     assert result.outcome == "planned"
