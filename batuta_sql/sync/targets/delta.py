@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import deltalake
@@ -24,18 +23,12 @@ from deltalake.transaction import (
 
 from batuta_sql.errors import NotSupportedError, OperationalError
 from batuta_sql.sync.checkpoint import CopyRecord, SplitRecord
-from batuta_sql.sync.merge import Merge, Merger, files_relation, highest, merged_files
 from batuta_sql.sync.targets.base import Publication, occupied
-from batuta_sql.sync.targets.parquet import is_file_of, move_files
+from batuta_sql.sync.targets.files import FilesTarget, move_files
 
 
-class DeltaTarget:
+class DeltaTarget(FilesTarget):
     """A table in a local folder. A file goes into the folder before the commit that names it."""
-
-    keeps_files = True
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
 
     def check_free(self) -> None:
         if self._path.exists() and any(self._path.iterdir()):
@@ -51,18 +44,6 @@ class DeltaTarget:
                     f" {str(error).splitlines()[0]}",
                     hint="cast it in a query, or copy to another format",
                 ) from None
-
-    def has(self, split: SplitRecord) -> bool:
-        return is_file_of(self._path / split.file, split)
-
-    def highest(self, splits: Sequence[SplitRecord], column: str) -> tuple[str, str] | None:
-        return highest(files_relation(self._path, splits), column)
-
-    def merge(
-        self, merger: Merger, splits: Sequence[SplitRecord], staging: Path, number: int
-    ) -> Merge:
-        with merger.opened(files_relation(self._path, splits)) as opened:
-            return merged_files(opened, splits, self._path, staging, number)
 
     def publish(self, publication: Publication) -> None:
         copy = publication.copy
