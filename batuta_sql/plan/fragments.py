@@ -29,7 +29,7 @@ from batuta_sql.plan.relational import (
     filtered,
 )
 from batuta_sql.plan.rules.order_for_groups import ordered_for_groups
-from batuta_sql.plan.site import Capabilities, TableInfo
+from batuta_sql.plan.site import BEYOND_ALL_BLOCKS, Capabilities, TableInfo
 from batuta_sql.plan.translate import NotPushable, WireColumn
 from batuta_sql.plan.unparse import Refused, Unparser
 
@@ -89,7 +89,7 @@ class Fragment:
     def range(self, low: int, high: int | None) -> str:
         """The statement for the rows from one block on and before another; None: to the end."""
         assert self.ranged is not None
-        end = _BEYOND_ALL_BLOCKS if high is None else high
+        end = BEYOND_ALL_BLOCKS if high is None else high
         return self.ranged.replace(LOW, str(low)).replace(HIGH, str(end))
 
 
@@ -110,8 +110,6 @@ def _end_of_share(blocks: Sequence[int], share: float) -> int:
 
 
 LOW, HIGH = "<low block>", "<high block>"
-_BEYOND_ALL_BLOCKS = 4_294_967_295
-"""PostgreSQL's InvalidBlockNumber: every block's number is less."""
 
 
 Rendered = tuple[exp.Query, tuple[tuple[str, WireColumn], ...]]

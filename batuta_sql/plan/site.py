@@ -60,6 +60,9 @@ class Statistics:
     columns: Mapping[str, ColumnStatistics] = field(default_factory=dict)
 
 
+BEYOND_ALL_BLOCKS = 4_294_967_295
+"""PostgreSQL's InvalidBlockNumber: every block's number is less."""
+
 Usual = tuple[tuple[str, float], ...]
 """Texts, and the share of the rows that has each."""
 

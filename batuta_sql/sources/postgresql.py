@@ -20,7 +20,7 @@ from sqlglot import exp
 
 from batuta_sql.config import PostgreSQLSettings
 from batuta_sql.errors import Error
-from batuta_sql.plan.site import BaseTable, Usual
+from batuta_sql.plan.site import BEYOND_ALL_BLOCKS, BaseTable, Usual
 from batuta_sql.plan.text_codes import MOST
 from batuta_sql.secrets import redact
 from batuta_sql.sources.adbc import AdbcSnapshot, driver_error
@@ -139,9 +139,6 @@ _BLOCK_RANGE = (
     "{table}.ctid >= CAST('({low},0)' AS tid) AND {table}.ctid < CAST('({high},0)' AS tid)"
 )
 """A row's ctid is its block and its place in that."""
-
-_NO_END = 4_294_967_295
-"""InvalidBlockNumber: every block's number is less."""
 
 _SIZES = """
 SELECT relname, max(relpages::float8 * current_setting('block_size')::float8)
@@ -332,7 +329,8 @@ class PostgreSQL:
         """
         name = ".".join(exp.to_identifier(p, quoted=True).sql("postgres") for p in table.path)
         place = "concat_ws(' ', t.tableoid, t.ctid, t.xmin)"
-        test = _BLOCK_RANGE.format(table="t", low=low, high=high if high is not None else _NO_END)
+        end = BEYOND_ALL_BLOCKS if high is None else high
+        test = _BLOCK_RANGE.format(table="t", low=low, high=end)
         return (
             f"SELECT concat(count(*), ' ', sum(hashtextextended({place}, 0))) AS version"
             f" FROM {name} AS t WHERE {test}"

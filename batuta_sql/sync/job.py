@@ -444,10 +444,9 @@ class _Job:
         if staged.exists():
             is_whole = staged.stat().st_size == split.bytes and digest_of(staged) == split.digest
         else:
-            # Of a copy that was published; a target that is one file is looked at no further.
-            is_whole = self.target.has(split) or (
-                not self.target.keeps_files and known.published > 0 and self.request.place.exists()
-            )
+            # Published: a target that is one file has no rows of a copy that is not finished.
+            is_published = self.target.keeps_files or known.state == "finished"
+            is_whole = is_published and self.target.has(split)
         return is_whole and division.version(split) == split.version
 
     # --- only what is new ----------------------------------------------------------------------

@@ -98,6 +98,26 @@ def test_an_interrupted_copy_goes_on(
     assert result.splits - result.copied >= (1 if changed else 3)
 
 
+@pytest.mark.parametrize("form", TARGETS)
+@pytest.mark.parametrize("copied_before", [False, True])
+def test_what_was_lost_of_an_interrupted_copy_is_read_again(
+    connect: Connect, uri: str, tmp_path: Path, form: str, copied_before: bool
+) -> None:
+    """A file of a split is gone, and the target is there with the last copy, or other tables."""
+    connection, target = connect(), tmp_path / TARGETS[form]
+    if copied_before:
+        connection.sync("crm.orders", target, format=form, split_bytes=SPLIT)
+        run(uri, "UPDATE orders SET note = 'changed'")
+    elif form == "duckdb":
+        with duckdb.connect(str(target)) as con:
+            con.execute("CREATE TABLE mine AS SELECT 1 AS a")
+    with pytest.raises(Interrupted):
+        connection.sync("crm.orders", target, format=form, split_bytes=SPLIT, progress=after(2))
+    sorted((tmp_path / f".{target.name}.batuta-sync" / "files").glob("part-*"))[0].unlink()
+    connection.sync("crm.orders", target, format=form, split_bytes=SPLIT)
+    assert rows_of(target, form) == truth(connection)
+
+
 def test_a_table_that_has_grown_gets_more_splits(
     connect: Connect, uri: str, tmp_path: Path
 ) -> None:

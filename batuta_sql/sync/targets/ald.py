@@ -31,7 +31,7 @@ class AldTarget:
         """The format holds what Arrow holds."""
 
     def has(self, split: SplitRecord) -> bool:
-        return False
+        return self._path.exists()
 
     def highest(self, splits: Sequence[SplitRecord], column: str) -> tuple[str, str] | None:
         raise NotImplementedError("written whole")

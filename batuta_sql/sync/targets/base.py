@@ -54,7 +54,9 @@ class Target(Protocol):
         ...
 
     def has(self, split: SplitRecord) -> bool:
-        """Whether the file of a split that was published is still as it was written."""
+        """Whether the file of a split that was published is still as it was written; of a target
+        that is one file, whether that is there.
+        """
         ...
 
     def highest(self, splits: Sequence[SplitRecord], column: str) -> tuple[str, str] | None:
