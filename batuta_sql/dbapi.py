@@ -46,7 +46,7 @@ from batuta_sql.tuning import PROBES, Proposal, Tuned, measure, proposal
 if TYPE_CHECKING:
     from batuta_sql.config import Settings
     from batuta_sql.sync.drift import Change
-    from batuta_sql.sync.job import Form, OnDrift, Progress, SyncResult
+    from batuta_sql.sync.request import Form, OnDrift, Progress, SyncResult
 
 _ARROW_BATCH_ROWS = 100_000
 _MOST_PARSED = 256
@@ -335,7 +335,8 @@ class Connection:
         :raises CheckpointError: where the checkpoint is damaged, of another copy, or in use.
         :raises Error: what a source, a guard or the target says.
         """
-        from batuta_sql.sync.job import SPLIT_BYTES, Request, synchronise
+        from batuta_sql.sync.job import synchronise
+        from batuta_sql.sync.request import SPLIT_BYTES, Request
 
         self._check_open()
         place = Path(checkpoint) if checkpoint is not None else None

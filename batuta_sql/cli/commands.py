@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from batuta_sql.dbapi import Connection
     from batuta_sql.errors import SealError
     from batuta_sql.sync.drift import SchemaDrift
-    from batuta_sql.sync.job import SyncResult
+    from batuta_sql.sync.request import SyncResult
 
 Format = Literal["table", "csv", "json", "arrow", "parquet"]
 

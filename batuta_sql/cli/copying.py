@@ -15,7 +15,7 @@ from batuta_sql.units import duration, size
 
 if TYPE_CHECKING:
     from batuta_sql.sync.drift import Change
-    from batuta_sql.sync.job import Progress, SyncResult
+    from batuta_sql.sync.request import Progress, SyncResult
 
 _LINE_SECONDS = 5.0
 
