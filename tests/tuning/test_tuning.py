@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +40,14 @@ def uri(postgres: PostgresServer) -> Iterator[str]:
             f" FROM generate_series(1, {ROWS}) i"
         )
         cursor.execute("CREATE TABLE customer AS SELECT g AS id FROM generate_series(0, 19999) g")
+        cursor.execute(
+            "CREATE TABLE line AS SELECT nullif(i % 1000, 7) AS part, i % 2000 AS supplier"
+            " FROM generate_series(1, 400000) i"
+        )
+        cursor.execute("CREATE TABLE part AS SELECT g AS id FROM generate_series(0, 19) g")
+        cursor.execute(
+            "CREATE TABLE bad AS SELECT nullif(g, 3) AS part, g AS id FROM generate_series(2, 9) g"
+        )
         cursor.execute("ANALYZE")
         yield uri
 
@@ -134,6 +142,33 @@ def test_joins_too(connect: Callable[..., Any]) -> None:
     assert near.fetchall() == far.fetchall() == [(ROWS // 20_000, 20_000)]
     assert [f["rows"] for f in near.metrics["fragments"]] == [20_000, ROWS]
     assert [f["rows"] for f in far.metrics["fragments"]] == [1]
+
+
+@pytest.mark.parametrize(
+    ("members", "bad"),
+    [
+        ("SELECT id FROM crm.bad", range(2, 10)),
+        ("SELECT id FROM crm.bad WHERE id > 100", ()),
+        # A NULL among them: it might be any.
+        ("SELECT part FROM crm.bad", range(20)),
+    ],
+    ids=["some", "none", "a NULL"],
+)
+def test_what_a_join_leaves_few_of_is_checked_after_the_join(
+    connect: Callable[..., Any], members: str, bad: Sequence[int]
+) -> None:
+    """NOT IN, which a server would ask of each row of the table before it joins."""
+    sql = (
+        "SELECT part, count(DISTINCT supplier) FROM crm.line JOIN crm.part ON id = part"
+        f" WHERE part NOT IN ({members}) GROUP BY part ORDER BY part"
+    )
+    untold = connect()
+    assert "NOT IN: checked" not in untold.explain(sql)
+    near = connect(NEAR)
+    # Of part 7 there are no rows: its lines have NULL.
+    expected = [(p, 2) for p in range(20) if p not in bad and p != 7]
+    assert near.execute(sql).fetchall() == untold.execute(sql).fetchall() == expected
+    assert "NOT IN: checked over about" in near.explain(sql)
 
 
 def test_queries_over_several_sources_are_placed_as_before(
