@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from batuta_sql.credentials import Credential, CredentialProvider
 from batuta_sql.errors import (
     ConfigError,
     CostRefused,
@@ -91,6 +92,8 @@ __all__ = [
     "ConfigError",
     "Connection",
     "CostRefused",
+    "Credential",
+    "CredentialProvider",
     "Cursor",
     "DataError",
     "DatabaseError",

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import subprocess
 import urllib.parse
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from batuta_sql.credentials import (
+    Credential,
+    CredentialProvider,
+    Renewing,
+    printed_credential,
+)
 from batuta_sql.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,20 +28,27 @@ if TYPE_CHECKING:
 HIDDEN = "********"
 _COMMAND_SECONDS = 60
 _FORMS = ("env", "file", "keyring", "command")
+_REMEMBERED = 8
+"""Values of one secret, so that a message that quotes an earlier one is clean too."""
 
 
 class Secret:
     """A value that no repr, pickle, dump or message ever shows.
 
     Given as a text, as ``{env = ...}``, ``{file = ...}``, ``{keyring = "service/user"}``,
-    ``{command = ...}`` or as a callable; ``reveal`` looks it up anew each time.
+    ``{command = ...}``, as a callable or as a ``CredentialProvider``. ``reveal`` looks it up anew
+    each time, unless a callable, a provider or a command has said until when its value is good.
     """
 
-    __slots__ = ("_origin", "_read")
+    __slots__ = ("_given_out", "_origin", "_read", "_renewing")
 
-    def __init__(self, origin: str, read: Callable[[], str]) -> None:
+    def __init__(
+        self, origin: str, read: Callable[[], str], renewing: Renewing | None = None
+    ) -> None:
         self._origin = origin
         self._read = read
+        self._renewing = renewing
+        self._given_out: deque[str] = deque(maxlen=_REMEMBERED)
 
     @classmethod
     def of(cls, value: Any) -> Secret:
@@ -45,26 +60,61 @@ class Secret:
             return value
         if isinstance(value, str):
             return cls("given", lambda: value)
-        if callable(value):
-            return cls("callable", lambda: _called(value))
-        if isinstance(value, Mapping) and len(value) == 1:
-            ((form, target),) = value.items()
-            if form == "command":
-                words = _words(target)
-                return cls(form, lambda: _from_command(words))
-            if form in _FORMS and isinstance(target, str):
-                return cls(form, lambda: _looked_up(form, target))
+        if isinstance(value, Mapping):
+            if len(value) == 1:
+                ((form, target),) = value.items()
+                if form == "command":
+                    words = _words(target)
+                    return cls._renewed(form, lambda: printed_credential(_from_command(words)))
+                if form in _FORMS and isinstance(target, str):
+                    return cls(form, lambda: _looked_up(form, target))
+        elif isinstance(value, CredentialProvider):
+            return cls._renewed("provider", lambda: _called(value.get))
+        elif callable(value):
+            return cls._renewed("callable", lambda: _called(value))
         raise ValueError(
             "a secret is a text, { env = ... }, { file = ... }, { keyring = ... } or"
             " { command = ... }"
         )
+
+    @classmethod
+    def _renewed(cls, origin: str, get: Callable[[], Credential]) -> Secret:
+        renewing = Renewing(get)
+        return cls(origin, renewing.value, renewing)
 
     def reveal(self) -> str:
         """The value.
 
         :raises ConfigError: where its origin does not have it.
         """
-        return self._read()
+        value = self._read()
+        with contextlib.suppress(ValueError):
+            self._given_out.remove(value)
+        self._given_out.append(value)
+        return value
+
+    def refused(self, value: str) -> bool:
+        """Tells that a value was refused, and whether ``reveal`` has another one now.
+
+        :raises ConfigError: where its origin has none.
+        """
+        if self._renewing is not None:
+            self._renewing.refused(value)
+        return self.reveal() != value
+
+    def renew(self) -> bool:
+        """``refused`` of the value that was given out last."""
+        return bool(self._given_out) and self.refused(self._given_out[-1])
+
+    def seconds_left(self) -> float | None:
+        """Of the life of the value at hand; None where its end is not known."""
+        return self._renewing.seconds_left() if self._renewing is not None else None
+
+    def hidden(self) -> list[str]:
+        """The values that a message might quote: those that were given out lately."""
+        if not self._given_out:
+            self.reveal()
+        return list(self._given_out)
 
     def __repr__(self) -> str:
         return f"<secret from {self._origin}>"
@@ -85,7 +135,7 @@ class Secret:
         )
 
 
-def _called(function: Callable[[], Any]) -> str:
+def _called(function: Callable[[], Any]) -> Credential:
     try:
         value = function()
     except ConfigError:
@@ -93,9 +143,12 @@ def _called(function: Callable[[], Any]) -> str:
     except Exception as error:
         # Its message could quote what it was working on.
         raise ConfigError(f"the secret's callable failed: {type(error).__name__}") from None
-    if not isinstance(value, str):
+    if isinstance(value, str):
+        return Credential(value)
+    if not isinstance(value, Credential) or not isinstance(value.value, str):
         raise ConfigError(
-            f"the secret's callable gave a {type(value).__name__}", hint="it must give a str"
+            f"the secret's callable gave a {type(value).__name__}",
+            hint="it must give a str, or a batuta_sql.Credential",
         )
     return value
 

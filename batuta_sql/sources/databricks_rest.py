@@ -7,17 +7,18 @@ machine to machine: https://docs.databricks.com/dev-tools/auth/oauth-m2m.html.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import tenacity
 
+from batuta_sql.credentials import Credential, Renewing
 from batuta_sql.databrickscfg import WorkspaceLogin, workspace_of
 from batuta_sql.errors import ConfigError, OperationalError, QueryCancelled
 from batuta_sql.secrets import HIDDEN, redact
 from batuta_sql.sources.http_package import http_package
+from batuta_sql.sources.refusals import Refusals
 
 if TYPE_CHECKING:
     import httpx
@@ -30,7 +31,6 @@ ATTEMPTS = 4
 SILENCE_SECONDS = 60.0
 """For how long an answer may stop in the middle, where ``query_timeout`` says nothing."""
 
-_RENEW_BEFORE_SECONDS = 60.0
 _LONGEST_WAIT_SECONDS = 30.0
 _BUSY = frozenset({429, 502, 503, 504})
 
@@ -75,12 +75,6 @@ class _Hidden(set[str]):
         return HIDDEN
 
 
-@dataclass(frozen=True)
-class _Bearer:
-    value: str = field(repr=False)
-    renew_at: float
-
-
 class Workspace:
     """One workspace as one user; may be used by many threads.
 
@@ -93,8 +87,8 @@ class Workspace:
         self._lock = threading.Lock()
         self._client: httpx.Client | None = None
         self._login: WorkspaceLogin | None = None
-        self._renewing = threading.Lock()
-        self._bearer: _Bearer | None = None
+        self.refusals = Refusals()
+        self._bearer = Renewing(self._asked_for)
         self._seen = _Hidden()
 
     @property
@@ -236,6 +230,8 @@ class Workspace:
             return told
         if not isinstance(told, dict):
             told = {"message": f"an answer that is no JSON (status {answer.status_code})"}
+        after = _seconds(answer.headers.get("Retry-After"))
+        self.refusals.note(answer.status_code, after)
         code = str(told.get("error_code") or told.get("error") or "")
         message = str(
             told.get("message") or told.get("error_description") or code
@@ -251,7 +247,7 @@ class Workspace:
             source=self.source,
             status=answer.status_code,
             code=code,
-            after=_seconds(answer.headers.get("Retry-After")),
+            after=after,
             hint=hint,
         )
 
@@ -268,19 +264,16 @@ class Workspace:
                 f"sources.{self.source} has no login",
                 hint="give token, client_id and client_secret, or a profile that has them",
             )
-        # One thread asks for a new token, the others wait for it.
-        with self._renewing:
-            if self._bearer is None or time.monotonic() >= self._bearer.renew_at:
-                self._bearer = self._asked_for(login)
-            return self._bearer.value
+        return self._bearer.value()
 
-    def _asked_for(self, login: WorkspaceLogin) -> _Bearer:
+    def _asked_for(self) -> Credential:
+        login = self.login
         httpx = http_package(self.source, "databricks")
         assert login.client_id is not None
         assert login.client_secret is not None
         secret = login.client_secret.reveal()
         self._seen.add(secret)
-        started = time.monotonic()
+        asked = datetime.now(UTC)
         try:
             answer = self.client.post(
                 f"{login.host}/oidc/v1/token",
@@ -294,17 +287,17 @@ class Workspace:
         if not isinstance(value, str):
             raise OperationalError("the workspace gave no access token", source=self.source)
         self._seen.add(value)
-        lasts = float(told.get("expires_in") or 3600)
-        return _Bearer(value, started + max(lasts - _RENEW_BEFORE_SECONDS, lasts / 2))
+        return Credential(value, asked + timedelta(seconds=float(told.get("expires_in") or 3600)))
 
     def _renewed(self, refused: str) -> bool:
         """Whether another try may have another token than the one that was refused."""
-        if self.login.token is not None:
-            return self.login.token.reveal() != refused
-        with self._renewing:
-            if self._bearer is not None and self._bearer.value == refused:
-                self._bearer = None
-        return True
+        given = self.login.token
+        return given.refused(refused) if given is not None else self._bearer.refused(refused)
+
+    def seconds_left(self) -> float | None:
+        """Of the token's life; None where that is not known."""
+        given = self.login.token if self._login is not None else None
+        return given.seconds_left() if given is not None else self._bearer.seconds_left()
 
 
 def _seconds(text: str | None) -> float | None:

@@ -114,7 +114,7 @@ class Glue(DeltaReader):
 
     @cached_property
     def _store(self) -> ObjectStore:
-        """The files' store; its credentials are those that there were when it was first read."""
+        """The files' store."""
         settings = self._settings
         options = {k: Secret.of(v) for k, v in self._catalog.storage_options().items()}
         if settings.access_key_id is None:
@@ -124,9 +124,17 @@ class Glue(DeltaReader):
                     options.pop(key, None)
             if settings.profile is not None:
                 options["AWS_PROFILE"] = Secret.of(settings.profile)
+        else:
+            given = {
+                "AWS_ACCESS_KEY_ID": settings.access_key_id,
+                "AWS_SECRET_ACCESS_KEY": settings.secret_access_key,
+                "AWS_SESSION_TOKEN": settings.session_token,
+            }
+            options |= {k: v for k, v in given.items() if v is not None}
         return ObjectStore(
             self.name,
-            options,
+            # As secrets, not as what they say now: some end.
+            {**options, **settings.storage_options},
             settings.connect_timeout,
             settings.query_timeout,
             self._catalog.secrets,

@@ -19,6 +19,7 @@ from batuta_sql.config import HuggingFaceSettings
 from batuta_sql.errors import Error, OperationalError
 from batuta_sql.secrets import redact
 from batuta_sql.sources.http_package import http_package
+from batuta_sql.sources.refusals import Refusals
 
 ENDPOINT = "https://huggingface.co"
 CONVERTED = "refs/convert/parquet"
@@ -76,6 +77,7 @@ class Hub:
         self._settings = settings
         self._lock = threading.Lock()
         self._client: Any = None
+        self.refusals = Refusals()
         endpoint = settings.endpoint or ENDPOINT
         self._endpoint = (endpoint if "://" in endpoint else f"https://{endpoint}").rstrip("/")
 
@@ -149,22 +151,29 @@ class Hub:
         return again(self._ask, path, headers)
 
     def _ask(self, path: str, headers: Mapping[str, str]) -> Any:
+        secret = self._settings.token
+        token = secret.reveal() if secret is not None else None
+        answer = self._asked_with(token, path, headers)
+        if answer.status_code == 401 and secret is not None and secret.refused(token or ""):
+            answer = self._asked_with(secret.reveal(), path, headers)
+        self.refusals.note(answer.status_code, _seconds(answer.headers.get("Retry-After")))
+        if answer.status_code >= 400:
+            raise self._refusal(answer)
+        return answer
+
+    def _asked_with(self, token: str | None, path: str, headers: Mapping[str, str]) -> Any:
         httpx = http_package(self._source, "huggingface")
-        token = self._settings.token.reveal() if self._settings.token is not None else None
         sent = dict(headers)
         if token is not None:
             # httpx takes it off again where the hub sends to another host.
             sent["Authorization"] = f"Bearer {token}"
         try:
-            answer = self._opened().get(self._endpoint + path, headers=sent)
+            return self._opened().get(self._endpoint + path, headers=sent)
         except httpx.HTTPError as error:
             words = redact(str(error) or type(error).__name__, self._settings.secrets())
             raise _Broken(
                 f"{self._endpoint} cannot be read: {words}", source=self._source
             ) from None
-        if answer.status_code >= 400:
-            raise self._refusal(answer)
-        return answer
 
     def _opened(self) -> Any:
         httpx = http_package(self._source, "huggingface")

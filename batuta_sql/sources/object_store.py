@@ -67,6 +67,7 @@ class ObjectStore:
         self._secrets = secrets
         self._lock = threading.Lock()
         self._systems: dict[str, Any] = dict(systems or {})
+        self._given: dict[str, str] = {}
         self._attached: set[tuple[int, str]] = set()
         self._labels: LRUCache[tuple[str, str], TableLabels] = LRUCache(_LABELS_KEPT)
 
@@ -180,9 +181,14 @@ class ObjectStore:
         scheme = url.partition("://")[0].lower()
         with self._lock:
             found = self._systems.get(scheme)
-            if found is None:
+            if found is None or self._has_renewed():
                 found = self._systems[scheme] = self._made(scheme)
         return found
+
+    def _has_renewed(self) -> bool:
+        """Whether a credential that ends has been renewed since it was used first."""
+        ends = [k for k, v in self._options.items() if v.seconds_left() is not None]
+        return any(self._options[k].reveal() != self._given.get(k) for k in ends)
 
     def _made(self, scheme: str) -> Any:
         if scheme not in _S3:
@@ -194,6 +200,7 @@ class ObjectStore:
         except ImportError:
             raise self._missing() from None
         given = {k: v.reveal() for k, v in self._options.items()}
+        self._given = given
         try:
             return fsspec.filesystem("s3", **self._s3(given))
         except ImportError:

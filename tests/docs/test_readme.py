@@ -19,7 +19,8 @@ from batuta_sql.config import load_settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCKS = BLOCK.findall(README)
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -42,6 +43,19 @@ def run(arguments: list[str], folder: Path) -> str:
     )
     assert done.returncode == 0, f"{arguments}\n{done.stderr}"
     return done.stdout
+
+
+@pytest.mark.parametrize("page", ["credentials.md"])
+def test_the_examples_of_a_page_run(tmp_path: Path, page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    examples = [t for found, t in BLOCK.findall(text) if found == "python"]
+    assert examples
+    for example in examples:
+        (tmp_path / "example.py").write_text(example)
+        run(["example.py"], tmp_path)
+    for found, settings in BLOCK.findall(text):
+        if found == "toml":
+            load_settings(tomllib.loads(settings))
 
 
 def test_the_examples_run(tmp_path: Path) -> None:
