@@ -9,7 +9,7 @@ import datetime
 import re
 import tomllib
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -227,6 +227,7 @@ class SourceSettings(_Frozen):
     query_timeout: float | None = Field(default=None, gt=0)
     max_connections: int = Field(default=4, ge=1)
     receives_keys: bool = True
+    throttle: bool = True
     result_ttl: float | None = Field(default=None, gt=0)
 
     @property
@@ -237,17 +238,39 @@ class SourceSettings(_Frozen):
     def secrets(self) -> list[str]:
         """The secret values that could show up in a driver's message."""
         found: list[str] = []
+        # Of a driver's options only these: "0" or "true" hidden would garble every message.
+        for one in self._secrets(is_secret_key):
+            try:
+                found += one.hidden()
+            except ConfigError:
+                continue
+        return found
+
+    def renew(self) -> bool:
+        """Whether, after a refusal, any secret has another value than it had.
+
+        :raises ConfigError: where one is not to be had.
+        """
+        has_changed = False
+        for one in self._secrets():
+            has_changed |= one.renew()
+        return has_changed
+
+    def seconds_left(self) -> float | None:
+        """Until the first of the credentials ends; None where no end is known."""
+        told = [one.seconds_left() for one in self._secrets()]
+        return min((s for s in told if s is not None), default=None)
+
+    def _secrets(self, is_meant: Callable[[str], bool] = lambda key: True) -> list[Secret]:
+        """:param is_meant: which of the options, by their names."""
+        found: list[Any] = []
         for name in type(self).model_fields:
             value = getattr(self, name)
-            options = value if isinstance(value, dict) else {}
-            # Of a driver's options only these: "0" or "true" hidden would garble every message.
-            for one in (value, *(o for k, o in options.items() if is_secret_key(str(k)))):
-                if isinstance(one, Secret):
-                    try:
-                        found.append(one.reveal())
-                    except ConfigError:
-                        continue
-        return found
+            if isinstance(value, dict):
+                found += [o for k, o in value.items() if is_meant(str(k))]
+            else:
+                found.append(value)
+        return [one for one in found if isinstance(one, Secret)]
 
 
 class PostgreSQLSettings(SourceSettings):

@@ -151,6 +151,7 @@ class Connection:
             query.cancel()
             query.close()
         self._session.costing.close()
+        self._session.close()
         for source in self._session.sources.values():
             source.close()
         self._session.engine.close()

@@ -51,6 +51,7 @@ class FragmentRun:
     :param connections: how many read it at once.
     :param age: seconds since the source was asked, of a result that was kept; None where it was
         asked now.
+    :param rested: seconds in which nothing was read so that the source could serve others.
     """
 
     fragment: Fragment
@@ -61,6 +62,7 @@ class FragmentRun:
     keys: int | None = None
     connections: int = 1
     age: float | None = None
+    rested: float = 0.0
 
 
 class Execution:
@@ -202,6 +204,7 @@ class Execution:
                 self._cost.authorised_bytes(fragment),
                 self.degree(fragment),
                 self._patience(reduced.asked),
+                self.session.governor(fragment.source),
             )
             # With keys it is another statement than the one that the source is asked about.
             told = fetch.told if reduced.keys is None else _not_about_it
@@ -230,7 +233,8 @@ class Execution:
         rates = self.session.rates.get(fragment.source)
         measured = rates.degree if rates is not None else None
         most = measured or settings.threads or os.cpu_count() or 1
-        return min(settings.sources[fragment.source].max_connections // max(mine, 1), most)
+        connections = settings.sources[fragment.source].max_connections // max(mine, 1)
+        return min(connections, most, self.session.governor(fragment.source).readers)
 
     def _asked_of(self, source: str) -> list[Fragment]:
         """The fragments that a source will run."""
@@ -308,7 +312,7 @@ class Execution:
                 run.rows, run.bytes = metrics.rows, metrics.bytes
                 run.seconds, run.usage = metrics.seconds, metrics.usage
                 run.keys, run.connections = metrics.keys, metrics.connections
-                run.age = metrics.age
+                run.age, run.rested = metrics.age, metrics.rested
 
     def taken(self) -> dict[str, FetchMetrics]:
         """What each fragment took, by name; of one that was read in splits, all of them."""

@@ -21,6 +21,8 @@ from batuta_sql.query import Query
 _FAR_OFF = 3.0
 """From here on an estimate is called wrong."""
 
+_WORTH_TELLING_SECONDS = 0.05
+
 
 @dataclass
 class PlannedFragment:
@@ -134,6 +136,7 @@ class Plan:
                 "seconds": f.seconds,
                 "keys": f.keys,
                 "connections": f.connections,
+                "rested": f._run.rested,
                 "age": f._run.age,
                 "billed": f._run.usage,
                 "estimate": estimate,
@@ -202,7 +205,9 @@ class Plan:
         took = f"took {run.rows:,} rows, {run.bytes or 0:,} bytes, {run.seconds or 0:.3f} s"
         sent = f", sent with {run.keys:,} keys" if run.keys is not None else ""
         by = f", by {run.connections} connections" if run.connections > 1 else ""
-        return [took + by + sent + self._beside(fragment, run)]
+        rested = run._run.rested
+        way = f", gave way for {rested:.1f} s" if rested >= _WORTH_TELLING_SECONDS else ""
+        return [took + by + sent + way + self._beside(fragment, run)]
 
     def _beside(self, fragment: Fragment, run: PlannedFragment) -> str:
         """How far off the expected rows of a fragment were."""

@@ -12,6 +12,7 @@ from batuta_sql.catalog.catalog import Catalog
 from batuta_sql.costing import Costing
 from batuta_sql.engines.duckdb import DuckDBEngine
 from batuta_sql.exchange.result_cache import ResultCache
+from batuta_sql.exchange.throttle import Governor, Throttled
 from batuta_sql.labels import TableLabels
 from batuta_sql.plan.placement import ANY_REDUCTION, Reduction
 from batuta_sql.plan.rates import RatesOf
@@ -19,7 +20,7 @@ from batuta_sql.plan.rules.key_filters import ALWAYS, Worth
 from batuta_sql.plan.site import Capabilities
 from batuta_sql.plan.text_codes import least_width
 from batuta_sql.prepared import PreparedPlans
-from batuta_sql.sources.base import Source
+from batuta_sql.sources.base import LogsIn, Source, TellsLoad
 
 if TYPE_CHECKING:
     from batuta_sql.config import Settings
@@ -48,6 +49,35 @@ class Session:
     """Of the sources that were measured."""
     prepared: PreparedPlans = field(default_factory=PreparedPlans)
     results: ResultCache = field(default_factory=lambda: ResultCache(0, {}))
+
+    governors: dict[str, Governor] = field(default_factory=dict)
+    """By source, made when something is first read there."""
+
+    def governor(self, source: str) -> Governor:
+        """What says how much of a source may be read at once."""
+        found = self.governors.get(source)
+        if found is None:
+            one, settings = self.sources[source], self.settings.sources[source]
+            load = one.load if settings.throttle and isinstance(one, TellsLoad) else None
+            made = Governor(source, load, settings.max_connections)
+            found = self.governors.setdefault(source, made)
+        return found
+
+    def slowed(self) -> list[Throttled]:
+        """The sources that are read less than they could be, since others need them."""
+        states = [g.state() for g in list(self.governors.values())]
+        return [s for s in states if s.is_slowed]
+
+    def seconds_left(self) -> float | None:
+        """Until the first credential of a source ends; None where no end is known."""
+        told = [one.seconds_left() for one in self.settings.sources.values()]
+        told += [s.seconds_left() for s in self.sources.values() if isinstance(s, LogsIn)]
+        return min((s for s in told if s is not None), default=None)
+
+    def close(self) -> None:
+        """Ends what looks after the sources."""
+        for governor in list(self.governors.values()):
+            governor.close()
 
     @property
     def sources(self) -> Mapping[str, Source]:

@@ -58,9 +58,12 @@ def _line(progress: Progress) -> str:
     kept = f", {progress.kept:,} were there" if progress.kept else ""
     left = f", {_left(progress)} left" if _left(progress) else ""
     again = f" (again, after {progress.again})" if progress.again else ""
+    slowed = "".join(f"; {s}" for s in progress.slowed)
+    ends = progress.credential
+    credential = f"; credential good for {duration(ends)}" if ends is not None else ""
     return (
         f"{progress.done:,} of {progress.splits:,} splits{kept}; {progress.rows:,} rows,"
-        f" {size(progress.bytes)}, {rate:,.0f} rows a second{left}{again}"
+        f" {size(progress.bytes)}, {rate:,.0f} rows a second{left}{again}{slowed}{credential}"
     )
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
 from batuta_sql.errors import Error, OperationalError, QueryCancelled
+from batuta_sql.exchange.throttle import Governor
 from batuta_sql.exchange.wire import restore, restored_schema
 from batuta_sql.plan.fragments import Fragment
 from batuta_sql.sources.base import (
@@ -48,7 +49,8 @@ class FetchMetrics:
 
     ``usage`` is what the source says that it billed, where it says so; ``keys`` how many keys went
     with the statement, None where it was sent as it is; ``connections`` how many read it at once;
-    ``age`` how many seconds before a result was read that was kept, None where it was read now.
+    ``age`` how many seconds before a result was read that was kept, None where it was read now;
+    ``rested`` how many seconds nothing was read so that others could be served.
     """
 
     rows: int = 0
@@ -59,6 +61,7 @@ class FetchMetrics:
     keys: int | None = None
     connections: int = 1
     age: float | None = None
+    rested: float = 0.0
 
     def with_another(self, other: FetchMetrics) -> FetchMetrics:
         """Of two statements that together are one fragment."""
@@ -67,6 +70,7 @@ class FetchMetrics:
             rows=self.rows + other.rows,
             bytes=self.bytes + other.bytes,
             seconds=self.seconds + other.seconds,
+            rested=self.rested + other.rested,
             finished=self.finished and other.finished,
         )
 
@@ -106,6 +110,7 @@ class Fetch:
     """One running fragment.
 
     :param patience: seconds after which it runs away, unless half of its rows are here.
+    :param governor: of the source that is asked; None where no source is.
     """
 
     fragment: Fragment
@@ -115,6 +120,7 @@ class Fetch:
     max_bytes: float | None = None
     degree: int = 1
     patience: float | None = None
+    governor: Governor | None = None
     least_seconds: float | None = None
     """What the source's own plan says; known a moment after the statement was sent."""
     metrics: FetchMetrics = field(default_factory=FetchMetrics)
@@ -171,8 +177,9 @@ class Fetch:
         return schema, self._restored(reader, started)
 
     def _restored(self, reader: FragmentReader, started: float) -> Iterator[pa.RecordBatch]:
+        governed = self._governed(reader)
         try:
-            for batch in reader:
+            for batch in governed:
                 if self.stop:
                     raise QueryCancelled("the query was cancelled", source=self.fragment.source)
                 if batch.num_rows:
@@ -191,7 +198,22 @@ class Fetch:
             raise self.error from None
         finally:
             self.metrics.seconds = time.perf_counter() - started
+            governed.close()
             reader.close()
+
+    def _governed(self, reader: FragmentReader) -> Generator[pa.RecordBatch]:
+        """What is read, with rests in between where the source has others to serve."""
+        governor = self.governor
+        if governor is None:
+            yield from reader
+            return
+        with governor.reading(self.metrics.connections):
+            began = time.monotonic()
+            for batch in reader:
+                worked = time.monotonic() - began
+                yield batch
+                self.metrics.rested += governor.rest(worked, lambda: bool(self.stop))
+                began = time.monotonic()
 
 
 class Prefetch:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -151,6 +151,41 @@ class HasFiles(Protocol):
 
     def files_of_table(self, table: TableInfo) -> Sequence[tuple[str, float]]:
         """The names and the sizes in bytes, about, of the files of a table at its version."""
+        ...
+
+
+Health = Literal["healthy", "busy", "overloaded"]
+
+
+@dataclass(frozen=True)
+class Load:
+    """How a source is.
+
+    :param reason: what says so, in words; empty where it is healthy.
+    """
+
+    health: Health = "healthy"
+    reason: str = ""
+
+
+@runtime_checkable
+class TellsLoad(Protocol):
+    """A source that can tell whether it has more to do than it can."""
+
+    def load(self) -> Load | None:
+        """How it is now; None: not known. Asked a few times a second while something is read.
+
+        :raises Error: where it cannot be asked.
+        """
+        ...
+
+
+@runtime_checkable
+class LogsIn(Protocol):
+    """A source that asks for tokens itself."""
+
+    def seconds_left(self) -> float | None:
+        """Of the life of its token; None where that is not known."""
         ...
 
 

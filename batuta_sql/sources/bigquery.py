@@ -18,6 +18,7 @@ from batuta_sql.sources.base import (
     Capabilities,
     ColumnInfo,
     FragmentQuery,
+    Load,
     SourceEstimate,
     Statistics,
     TableInfo,
@@ -257,6 +258,9 @@ class BigQuery:
         return BigQuerySnapshot(
             self._jobs, self.name, self._previews.read, self._price, self._sessions
         )
+
+    def load(self) -> Load:
+        return self._client.refusals.load()
 
     def close(self) -> None:
         self._client.close()

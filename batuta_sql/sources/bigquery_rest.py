@@ -26,6 +26,7 @@ from batuta_sql.errors import (
     QueryCancelled,
 )
 from batuta_sql.secrets import redact
+from batuta_sql.sources.refusals import Refusals
 
 if TYPE_CHECKING:
     import httpx
@@ -75,6 +76,7 @@ class Client:
         self._settings = settings
         self._lock = threading.Lock()
         self._root = (settings.endpoint or ENDPOINT).rstrip("/") + "/bigquery/v2/projects"
+        self.refusals = Refusals()
         self._secrets: list[str] = []
         self._audiences: dict[str, Any] = {}
 
@@ -287,6 +289,7 @@ class Client:
                 if answer.is_success:
                     return self._content(answer)
                 refusal = _refusal(answer)
+                self.refusals.note(answer.status_code, _retry_after(answer))
                 if answer.status_code == 401 and headers and not refused_once:
                     refused_once = anew = True
                     attempt -= 1

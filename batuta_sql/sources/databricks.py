@@ -14,6 +14,7 @@ from batuta_sql.config import DatabricksSettings
 from batuta_sql.sources.base import (
     Capabilities,
     FragmentQuery,
+    Load,
     Snapshot,
     SourceEstimate,
     Statistics,
@@ -98,6 +99,12 @@ class Databricks:
         if self._settings.schema_ is not None:
             body["schema"] = self._settings.schema_
         return Statement(self._workspace, sql, body, self._settings.query_timeout)
+
+    def load(self) -> Load | None:
+        return self._warehouse.load() if self._has_warehouse else None
+
+    def seconds_left(self) -> float | None:
+        return self._workspace.seconds_left()
 
     def close(self) -> None:
         if self._adbc is not None:

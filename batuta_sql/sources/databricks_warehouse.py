@@ -14,10 +14,11 @@ from cachetools import TTLCache
 from batuta_sql.errors import Error, OperationalError
 from batuta_sql.plan.site import Statistics
 from batuta_sql.plan.translate import quoted_table
-from batuta_sql.sources.base import FragmentQuery, SourceEstimate, Usage
+from batuta_sql.sources.base import FragmentQuery, Load, SourceEstimate, Usage
 from batuta_sql.sources.databricks_catalog import path_of
 from batuta_sql.sources.databricks_rest import Workspace
 from batuta_sql.sources.databricks_statements import Statement
+from batuta_sql.sources.refusals import Queue
 from batuta_sql.sources.sizes import delivered_bytes, known_rows, parsed
 
 _BELIEVED_SECONDS = 15.0
@@ -56,6 +57,7 @@ class Warehouse:
     def __init__(self, workspace: Workspace, timeout: float | None) -> None:
         self._workspace = workspace
         self._timeout = timeout
+        self._queue = Queue(self._waiting)
         self._lock = threading.Lock()
         self._known: tuple[float, WarehouseState] | None = None
         self._sizes: TTLCache[tuple[str, ...], Statistics] = TTLCache(
@@ -75,6 +77,26 @@ class Warehouse:
         with self._lock:
             self._known = (time.monotonic(), state)
         return state
+
+    def load(self) -> Load | None:
+        """What answers and the queue say; None where nothing new is known.
+
+        :raises Error: where the workspace cannot be asked.
+        """
+        refused = self._workspace.refusals.load()
+        return refused if refused.health != "healthy" else self._queue.load()
+
+    def _waiting(self) -> int:
+        """https://docs.databricks.com/api/workspace/queryhistory/list"""
+        params = {
+            "filter_by.warehouse_ids": self._workspace.warehouse_id,
+            "filter_by.statuses": "QUEUED",
+            "max_results": "100",
+        }
+        told = self._workspace.call(
+            "GET", "/api/2.0/sql/history/queries", params=params, attempts=1
+        )
+        return sum(entry.get("status") == "QUEUED" for entry in told.get("res") or ())
 
     def row(self, sql: str) -> dict[str, Any]:
         """The first row of a small statement, by column; every value is a text or None."""

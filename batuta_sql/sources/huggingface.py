@@ -21,7 +21,7 @@ from batuta_sql.labels import ColumnLabels
 from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import quoted_table
 from batuta_sql.secrets import redact
-from batuta_sql.sources.base import FragmentQuery, TableName
+from batuta_sql.sources.base import FragmentQuery, Load, TableName
 from batuta_sql.sources.embedded import EmbeddedSource, ViewNames, ViewTranslator
 from batuta_sql.sources.files import Files, FileSet
 from batuta_sql.sources.hub import Dataset, Hub
@@ -164,6 +164,9 @@ class HuggingFace(Files):
         found = super().error(error)
         found.message = redact(found.message, self._hub_settings.secrets())
         return found
+
+    def load(self) -> Load:
+        return self._hub.refusals.load()
 
     def close(self) -> None:
         super().close()

@@ -30,6 +30,7 @@ from batuta_sql.sources.base import (
     ColumnInfo,
     ColumnStatistics,
     FragmentQuery,
+    Load,
     SourceEstimate,
     Statistics,
     TableInfo,
@@ -40,6 +41,7 @@ from batuta_sql.sources.postgresql_connections import (
     SharedState,
     small_result,
 )
+from batuta_sql.sources.postgresql_load import ServerLoad
 from batuta_sql.sources.postgresql_plans import (
     delivered_bytes,
     least_seconds,
@@ -210,6 +212,7 @@ class PostgreSQL:
         self.name = name
         self._settings = settings
         self._connections = PostgreSQLConnections(name, settings, self._error)
+        self._load = ServerLoad(self._connections.rows, lambda: sorted(self._connections.pids))
 
     @cached_property
     def capabilities(self) -> Capabilities:
@@ -349,6 +352,9 @@ class PostgreSQL:
             prepare=_with_small_batches,
             renew=state.renewed,
         )
+
+    def load(self) -> Load | None:
+        return self._load.look() if self._connections.is_postgresql else None
 
     def close(self) -> None:
         self._connections.close()

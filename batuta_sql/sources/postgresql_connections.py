@@ -63,6 +63,8 @@ class PostgreSQLConnections:
         self._trusted: set[int] = set()
         """The ids of connections that were given out without being asked whether they answer."""
         self._is_postgresql = False
+        self.pids: frozenset[int] = frozenset()
+        """The server's processes of all connections that were ever made."""
         self.server_version: int | None = None
         """As in ``server_version_num``: 150004 for 15.4; None before the first connection."""
 
@@ -70,6 +72,11 @@ class PostgreSQLConnections:
     def reads_by_block(self) -> bool:
         """Whether a range of a table's blocks is read without reading the rest."""
         return self._is_postgresql and (self.server_version or 0) >= _SCANS_RANGES
+
+    @property
+    def is_postgresql(self) -> bool:
+        """Whether the server is PostgreSQL itself; False before the first connection."""
+        return self._is_postgresql
 
     def take(self) -> Any:
         """A connection; one that was used a moment ago may be broken all the same: ``renewed``."""
@@ -132,6 +139,11 @@ class PostgreSQLConnections:
             return True
         return self._is_alive(connection)
 
+    def _has_another(self, refused: str) -> bool:
+        """Whether the login that was refused has been renewed, here or meanwhile elsewhere."""
+        settings = self._settings
+        return settings.connection_uri() != refused or settings.renew()
+
     @staticmethod
     def _is_alive(connection: Any) -> bool:
         try:
@@ -145,8 +157,14 @@ class PostgreSQLConnections:
         from adbc_driver_postgresql import dbapi as driver
 
         settings = self._settings
+        uri = settings.connection_uri()
         try:
-            connection = driver.connect(settings.connection_uri(), autocommit=True)
+            try:
+                connection = driver.connect(uri, autocommit=True)
+            except dbapi.Error as error:
+                if not _refuses_login(error) or not self._has_another(uri):
+                    raise
+                connection = driver.connect(settings.connection_uri(), autocommit=True)
         except dbapi.Error as error:
             failure = self._translate(error)
             raise OperationalError(
@@ -161,15 +179,22 @@ class PostgreSQLConnections:
         try:
             told = small_result(
                 connection,
-                f"SELECT current_setting('server_version_num')::int4, version(), {set_up}",
+                "SELECT current_setting('server_version_num')::int4, version(),"
+                f" pg_backend_pid(), {set_up}",
             )
         except Exception as error:
             quietly(connection.close)
             raise self._translate(error) from None
         self.server_version = told[0][0]
+        with self._lock:
+            self.pids |= {told[0][2]}
         # Systems that speak PostgreSQL's language may store rows in other ways.
         self._is_postgresql = re.match(r"PostgreSQL \d\S* (?!.*-YB-)", told[0][1]) is not None
         return connection
+
+
+def _refuses_login(error: Exception) -> bool:
+    return "authentication failed" in str(error)
 
 
 class SharedState:

@@ -28,8 +28,9 @@ from batuta_sql.sources.adbc import (
     quietly,
     translated,
 )
-from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
+from batuta_sql.sources.base import FragmentQuery, Load, SourceEstimate, TableName
 from batuta_sql.sources.catalog_tags import label_of_tag, with_tags
+from batuta_sql.sources.refusals import Queue
 from batuta_sql.sources.snowflake_login import driver_options
 from batuta_sql.sources.snowflake_sql import SnowflakeTranslator, column_info
 
@@ -63,6 +64,9 @@ SCAN_BYTES_PER_SECOND = 500_000_000.0
 """How fast one X-Small warehouse is taken to scan; each size scans twice as fast. A rough guess:
 Snowflake predicts no time, and the history corrects it where the source tells what it billed."""
 
+_REFUSES_LOGIN = re.compile(r"\b39\d{4}\b")
+"""The codes of a login that was refused: a token that has ended, a password that was changed."""
+
 _QUERY_TAG = "adbc.snowflake.statement.query_tag"
 
 _SIZES = ("X-Small", "Small", "Medium", "Large", "X-Large", "2X-Large", "3X-Large", "4X-Large")
@@ -78,6 +82,7 @@ class Snowflake:
         self.name = name
         self._settings = settings
         self._pool = AdbcPool(self._connect, settings.max_connections)
+        self._queue = Queue(self._waiting)
 
     @property
     def query_timeout(self) -> float | None:
@@ -215,6 +220,18 @@ class Snowflake:
             return None
         return next((str(r["size"]) for r in rows if r.get("size")), None)
 
+    def load(self) -> Load | None:
+        return self._queue.load()
+
+    def _waiting(self) -> int | None:
+        """https://docs.snowflake.com/en/sql-reference/sql/show-warehouses"""
+        name = self._login.get("warehouse")
+        if name is None:
+            return None
+        rows = self._records(f"SHOW WAREHOUSES LIKE {_literal(name)}")
+        found = (str(r["queued"]) for r in rows if r.get("queued") is not None)
+        return next((int(q) for q in found if q.isdigit()), None)
+
     # --- connections ---------------------------------------------------------------------------
 
     def open(self, readers: int | None = 1) -> AdbcSnapshot:
@@ -249,7 +266,13 @@ class Snowflake:
             ) from None
         options = driver_options(self.name, self._settings)
         try:
-            return driver.connect(db_kwargs=options, autocommit=True)
+            try:
+                return driver.connect(db_kwargs=options, autocommit=True)
+            except dbapi.Error as error:
+                if not _REFUSES_LOGIN.search(str(error)) or not self._settings.renew():
+                    raise
+                options = driver_options(self.name, self._settings)
+                return driver.connect(db_kwargs=options, autocommit=True)
         except dbapi.Error as error:
             failure = self._error(error)
             raise OperationalError(

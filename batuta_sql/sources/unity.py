@@ -26,7 +26,7 @@ from batuta_sql.errors import Error, NotSupportedError, OperationalError
 from batuta_sql.plan.site import Capabilities, ColumnInfo, TableInfo
 from batuta_sql.plan.translate import NotPushable, quoted_table
 from batuta_sql.secrets import redact
-from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
+from batuta_sql.sources.base import FragmentQuery, Load, SourceEstimate, TableName
 from batuta_sql.sources.catalog_tags import with_tags
 from batuta_sql.sources.databricks_catalog import (
     UNITY,
@@ -310,6 +310,12 @@ class Unity(DeltaReader):
         found = super().error(error)
         found.message = redact(found.message, self._secret_values())
         return found
+
+    def load(self) -> Load | None:
+        return self._workspace.refusals.load()
+
+    def seconds_left(self) -> float | None:
+        return self._workspace.seconds_left()
 
     def close(self) -> None:
         super().close()

@@ -52,6 +52,11 @@ class Division(abc.ABC):
     """How many splits may be read at once."""
 
     @property
+    def sources(self) -> frozenset[str]:
+        """Whose rows are copied."""
+        return frozenset(r.fragment.source for r in self.query.runs)
+
+    @property
     @abc.abstractmethod
     def tells_versions(self) -> bool:
         """Whether it can be told that the rows of a split are what they were."""

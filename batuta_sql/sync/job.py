@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
@@ -35,6 +36,7 @@ from batuta_sql.guards.audit import AuditLog
 from batuta_sql.labels import KEY
 from batuta_sql.planview import Plan, estimate_of
 from batuta_sql.query import Query
+from batuta_sql.session import Session
 from batuta_sql.sync import drift
 from batuta_sql.sync.checkpoint import (
     Checkpoint,
@@ -417,24 +419,33 @@ class _Job:
 
     def _copy(self, division: Division, planned: Sequence[SplitRecord], schema: Schema) -> None:
         self._prepare_staging()
-        counter = _Counter(len(self.checkpoint.splits), len(planned), self.watch, self.again)
+        session = division.query.execution.session
+        counter = _Counter(
+            len(self.checkpoint.splits), len(planned), self.watch, self.again, session
+        )
         counter.tell()
         guard = _SchemaWatch(self, schema)
-        waiting = iter(planned)
+        waiting = deque(planned)
         stopped = threading.Event()
+        governors = [session.governor(s) for s in division.sources]
+        for governor in governors:
+            governor.look_first()
 
-        def work() -> None:
-            while not stopped.is_set():
-                with self._lock:
-                    split = next(waiting, None)
-                if split is None:
+        def work(number: int) -> None:
+            while waiting and not stopped.is_set():
+                if number >= min((g.readers for g in governors), default=number + 1):
+                    stopped.wait(_WAITS_SECONDS)
+                    continue
+                try:
+                    split = waiting.popleft()
+                except IndexError:
                     return
                 guard.look()
                 self._copy_split(division, split, counter)
 
         many = max(1, min(division.workers, len(planned)))
         with ThreadPoolExecutor(many, "batuta-sync") as pool:
-            running = [pool.submit(work) for _ in range(many)]
+            running = [pool.submit(work, number) for number in range(many)]
             try:
                 done, _ = wait(running, return_when=FIRST_EXCEPTION)
             except BaseException:
@@ -570,8 +581,16 @@ class _SchemaWatch:
 class _Counter:
     """Counts what arrives in all threads, and tells it not too often."""
 
-    def __init__(self, splits: int, planned: int, watch: Watch, again: str = "") -> None:
+    def __init__(
+        self,
+        splits: int,
+        planned: int,
+        watch: Watch,
+        again: str = "",
+        session: Session | None = None,
+    ) -> None:
         self._again = again
+        self._session = session
         self._splits = splits
         self._kept = splits - planned
         self._done = 0
@@ -598,12 +617,25 @@ class _Counter:
     def tell(self) -> None:
         seconds = time.monotonic() - self._started
         done = self._kept + self._done
+        session = self._session
         self._watch(
-            Progress(self._splits, done, self._kept, self._rows, self._bytes, seconds, self._again)
+            Progress(
+                self._splits,
+                done,
+                self._kept,
+                self._rows,
+                self._bytes,
+                seconds,
+                self._again,
+                tuple(map(str, session.slowed())) if session is not None else (),
+                session.seconds_left() if session is not None else None,
+            )
         )
 
 
 _TELL_SECONDS = 0.2
+_WAITS_SECONDS = 0.2
+"""Between two looks of a worker that is not to read now."""
 
 
 def _advice(decision: OnDrift, found: tuple[Change, ...]) -> str:

@@ -73,6 +73,8 @@ class Progress:
     :param bytes: of Arrow memory, likewise.
     :param seconds: since the first was asked for.
     :param again: what the source said when it failed, where this is another attempt.
+    :param slowed: the sources that are read less than they could be, and why.
+    :param credential: seconds until the first credential of a source ends; None: not known.
     """
 
     splits: int
@@ -82,6 +84,8 @@ class Progress:
     bytes: int
     seconds: float
     again: str = ""
+    slowed: tuple[str, ...] = ()
+    credential: float | None = None
 
 
 @dataclass(frozen=True)

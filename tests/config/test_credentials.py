@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -211,7 +211,7 @@ def test_what_was_given_out_before_is_hidden_too() -> None:
 
 
 @pytest.fixture
-def printing(tmp_path: Path) -> Iterator[Callable[[str], Secret]]:
+def printing(tmp_path: Path) -> Callable[[str], Secret]:
     """A command that prints a text, and writes down that it ran."""
     runs = tmp_path / "runs"
 
@@ -220,7 +220,7 @@ def printing(tmp_path: Path) -> Iterator[Callable[[str], Secret]]:
         return Secret.of({"command": [sys.executable, "-c", program]})
 
     make.runs = lambda: len(runs.read_text())  # type: ignore[attr-defined]
-    yield make
+    return make
 
 
 @pytest.mark.parametrize(

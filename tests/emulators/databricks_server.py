@@ -73,6 +73,8 @@ class World:
             "truncated": False,
             "summaries": False,
             "slow": 0.0,
+            "part_pause": 0.0,
+            "queued": 0,
         }
         self.tables: dict[str, dict[str, Any]] = {}
         self.tags: dict[str, dict[str, str]] = {}
@@ -331,6 +333,7 @@ async def cancel(statement_id: str) -> Any:
 
 @router.get("/api/2.0/sql/statements/{statement_id}/result/chunks/{index}")
 async def chunk(statement_id: str, index: int, request: Request) -> Any:
+    await asyncio.sleep(WORLD.options["part_pause"])
     return {"external_links": [known(statement_id).link(base_of(request), index)]}
 
 
@@ -478,6 +481,10 @@ class Misbehaving:
                 record["status"] = 401
                 told = {"error_code": "401", "message": "Credential was not sent or is wrong"}
                 return await JSONResponse(told, 401)(scope, receive, send)
+        if line.endswith("/sql/history/queries") and "QUEUED" in record["query"]:
+            many = WORLD.options["queued"]
+            waiting = [{"query_id": f"q{i}", "status": "QUEUED"} for i in range(many)]
+            return await JSONResponse({"res": waiting})(scope, receive, send)
         return await self.app(scope, receive, send)
 
     @staticmethod
