@@ -4,7 +4,8 @@ A label is a word or ``key:value`` (``pii``, ``origin:public``, ``tier:sovereign
 schema, and so in Parquet and Arrow IPC files, labels are metadata under ``batuta.labels``: on a
 field ``{"direct": [...], "indirect": [...]}``, on the schema ``{"rows": [...], "columns": {name:
 {"direct": [...], "indirect": [...]}}}``, both JSON. A Delta table has the field form in the
-metadata of its columns, an Iceberg table the schema form in its properties.
+metadata of its columns, an Iceberg table the schema form in its properties, a DuckDB table in its
+comment.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 KEY = "batuta.labels"
 """The metadata key of labels in Arrow, Parquet and Delta schemas."""
+
+LABELS_COMMENT = f"{KEY}="
+"""What a comment on a DuckDB table begins with that holds the schema form."""
 
 REST = "*"
 

@@ -29,7 +29,7 @@ from batuta_sql.guards.labels import (
     result_labels,
     rules_of,
 )
-from batuta_sql.labels import REST, ColumnLabels, Labels, TableLabels
+from batuta_sql.labels import NO_LABELS, REST, ColumnLabels, Labels, TableLabels
 from batuta_sql.plan.lineage import Flow, Lineage, Origins, everything_of, lineage_of
 from batuta_sql.plan.relational import LocalScan, Relation, Scan
 from batuta_sql.plan.site import TableInfo
@@ -233,9 +233,16 @@ class Provenance:
 
     # --- authorisation -------------------------------------------------------------------------
 
-    def authorise(self) -> None:
+    def _labels_of_place(self, place: Path) -> Labels:
+        """What the data in a place carries, by the sources that read it."""
+        whole = place.resolve()
+        inside = [labels for f, labels in self._labelled_folders if whole.is_relative_to(f)]
+        return NO_LABELS.union(*inside)
+
+    def authorise(self, into: Path | None = None) -> None:
         """Lets the query pass, warns, or refuses it; what must be on record is written first.
 
+        :param into: where the result will lie: it meets the data that is there.
         :raises LabelRefused: where labels meet that must not.
         :raises OperationalError: where the audit log cannot be written.
         """
@@ -245,10 +252,12 @@ class Provenance:
             {"event": "declassify", **event, "query": self._fingerprint}
             for event in self._declassified()
         ]
-        broken = crossings(self.labels.all, rules_of(self._settings))
+        there = self._labels_of_place(into) if into is not None else NO_LABELS
+        broken = crossings(self.labels.all | there, rules_of(self._settings))
         for crossing in broken:
             if crossing.rule.action == "stop":
-                raise refusal(crossing, sorted({o.table[0] for o in self.lineage.origins}))
+                read = sorted({o.table[0] for o in self.lineage.origins})
+                raise refusal(crossing, read, into if there else None)
             events.append(
                 {
                     "event": "mixed",

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -336,15 +337,16 @@ class Query:
 
     # --- authorise -----------------------------------------------------------------------------
 
-    def authorise(self) -> None:
+    def authorise(self, into: Path | None = None) -> None:
         """Nothing that bills or leaks has been sent before this; what was permitted stays so.
 
+        :param into: where the result will lie, if that is known.
         :raises LabelRefused: where labels meet that must not.
         :raises CostRefused: where the query costs more than is allowed.
         """
         if self._authorised:
             return
-        self.provenance.authorise()
+        self.provenance.authorise(into)
         self.cost.authorise(self.execution.to_be_asked(), self.expected)
         self._authorised = True
 

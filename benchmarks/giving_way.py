@@ -22,7 +22,7 @@ import batuta_sql
 from benchmarks import tpch
 
 RESULTS = Path(__file__).parent / "results"
-QUERY = "SELECT count(*), sum(l_quantity) FROM (SELECT l_quantity FROM lineitem LIMIT 60000) AS first_rows"
+QUERY = "SELECT count(*), sum(l_quantity) FROM (SELECT * FROM lineitem LIMIT 60000) AS first_rows"
 PAUSE = 0.1
 WARMS, ALONE = 3.0, 15.0
 PHASES = ("alone", "beside a copy", "beside one that gives way")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from batuta_sql.config import Declassification, FlowRule, Settings, SourceSettings, TableSettings
 from batuta_sql.errors import ConfigError, LabelRefused, did_you_mean
@@ -298,10 +299,14 @@ def crossings(labels: Labels, rules: Iterable[FlowRule]) -> list[Crossing]:
     ]
 
 
-def refusal(crossing: Crossing, sources: Iterable[str]) -> LabelRefused:
-    """The error of a rule whose action is to stop."""
+def refusal(crossing: Crossing, sources: Iterable[str], into: Path | None = None) -> LabelRefused:
+    """The error of a rule whose action is to stop.
+
+    :param into: a place with labels that the result was meant for.
+    """
+    place = f" and would go to {into}" if into is not None else ""
     return LabelRefused(
-        f"{crossing}; the query reads {', '.join(sources)}",
+        f"{crossing}; the query reads {', '.join(sources)}{place}",
         hint="see where each label comes from: batuta-sql explain --labels; a decision to allow"
         " it is a [[labels.declassify]] entry in the configuration",
     )

@@ -12,6 +12,14 @@ from sqlglot import exp
 from batuta_sql.config import DuckDBSettings
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.errors import OperationalError
+from batuta_sql.labels import (
+    LABELS_COMMENT,
+    NO_LABELS,
+    ColumnLabels,
+    Labels,
+    TableLabels,
+    labels_of_table_text,
+)
 from batuta_sql.plan.site import BaseTable, ColumnInfo, Statistics, TableInfo
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
 from batuta_sql.sources.embedded import EmbeddedSource, estimated
@@ -20,10 +28,10 @@ from batuta_sql.sources.view_bases import bases_of_view, tables_are_labelled
 
 _DATABASE = "db"
 _RELATIONS = """
-SELECT schema_name, table_name, 'table' AS kind, estimated_size FROM duckdb_tables()
+SELECT schema_name, table_name, 'table' AS kind, estimated_size, comment FROM duckdb_tables()
 WHERE database_name = 'db' AND NOT internal
 UNION ALL
-SELECT schema_name, view_name, 'view', NULL FROM duckdb_views()
+SELECT schema_name, view_name, 'view', NULL, comment FROM duckdb_views()
 WHERE database_name = 'db' AND NOT internal
 """
 
@@ -78,6 +86,7 @@ class DuckDBFile(EmbeddedSource):
         name: str,
         kind: str,
         rows: int | None,
+        comment: str | None,
     ) -> TableInfo:
         columns = cursor.execute(
             "SELECT column_name, data_type, is_nullable FROM duckdb_columns()"
@@ -90,19 +99,50 @@ class DuckDBFile(EmbeddedSource):
             " AND schema_name = ? AND table_name = ? AND constraint_type = 'PRIMARY KEY'",
             [schema, name],
         ).fetchall()
+        labels = self._labels(comment, f"{schema}.{name}", [c[0] for c in columns])
+        bases: tuple[BaseTable, ...] = ()
+        if kind == "view":
+            told = self._labels_of_tables(cursor)
+            if told or tables_are_labelled(self._settings):
+                bases = self._bases(cursor, name)
+            behind = NO_LABELS.union(*(told.get(b.path, NO_LABELS) for b in bases))
+            labels |= TableLabels.throughout(ColumnLabels(behind))
         return TableInfo(
             source=self.name,
             path=(schema, name),
-            bases=self._bases(cursor, name) if kind == "view" else (),
-            columns=tuple(ColumnInfo(c, t, t, nullable) for c, t, nullable in columns),
+            bases=bases,
+            columns=tuple(
+                ColumnInfo(c, t, t, nullable, labels=labels.of(c)) for c, t, nullable in columns
+            ),
             kind=kind,
             keys=tuple(tuple(k[0]) for k in keys),
             statistics=Statistics(rows=float(rows) if rows is not None else None),
+            labels=labels.rows,
         )
 
+    def _labels(self, comment: str | None, table: str, columns: Sequence[str]) -> TableLabels:
+        """What the comment on a table says of its labels.
+
+        :raises OperationalError: where it means to and cannot be understood.
+        """
+        if comment is None or not comment.startswith(LABELS_COMMENT):
+            return TableLabels()
+        try:
+            return labels_of_table_text(comment.removeprefix(LABELS_COMMENT), columns)
+        except ValueError as error:
+            raise OperationalError(
+                f"the comment on {table}: {error}", source=self.name, hint="correct or remove it"
+            ) from None
+
+    def _labels_of_tables(self, cursor: duckdb.DuckDBPyConnection) -> dict[tuple[str, ...], Labels]:
+        """All labels of tables and views whose comments give them any, by lower-cased name."""
+        rows = cursor.execute(
+            f"SELECT schema_name, lower(table_name), comment FROM ({_RELATIONS})"
+            f" WHERE starts_with(comment, '{LABELS_COMMENT}')"
+        ).fetchall()
+        return {(s, n): self._labels(c, f"{s}.{n}", ()).all for s, n, c in rows}
+
     def _bases(self, cursor: duckdb.DuckDBPyConnection, name: str) -> tuple[BaseTable, ...]:
-        if not tables_are_labelled(self._settings):
-            return ()
         schemas = cursor.execute(
             "SELECT schema_name FROM duckdb_schemas() WHERE database_name = 'db'"
         ).fetchall()

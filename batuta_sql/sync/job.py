@@ -201,7 +201,7 @@ class _Job:
         division = division_of(query)
         if self.request.dry_run:
             return self._foreseen(query, division)
-        query.authorise()
+        query.authorise(self.request.place)
         remember(self.request.origin, self.request.checkpoint_file)
         work = self._work(known, division, to_json(schema), labels)
         if work is None:
@@ -370,11 +370,11 @@ class _Job:
         columns = [c.name for c in schema]
         test = _is_new(highest, request.watermark)
         rows = self._query(f"{statement_of(request.origin, columns)} {test}".strip())
-        rows.authorise()
+        rows.authorise(request.place)
         all_keys = None
         if request.full_compare:
             all_keys = self._query(statement_of(request.origin, request.key))
-            all_keys.authorise()
+            all_keys.authorise(request.place)
             all_keys.execution.see_with(rows.execution)
         counter = _Counter(1, 1, self.watch)
         arrived = self._staged(rows, "arrived.parquet", counter)

@@ -438,6 +438,67 @@ def test_labels_that_have_changed_reach_every_file(
             assert batuta_sql.read_labels(file).of("note").all == set(labels)
 
 
+@pytest.mark.parametrize("options", [{}, {"key": "id", "watermark": "at"}])
+def test_a_duckdb_table_carries_its_labels_to_whoever_reads_it(
+    uri: str, tmp_path: Path, options: dict[str, str]
+) -> None:
+    config, target = config_of(uri), tmp_path / "copy.duckdb"
+    columns = {"note": {"labels": ["pii", "use:odd"]}}
+    config["sources"]["crm"]["tables"] = {"orders": {"labels": ["origin:crm"], "columns": columns}}
+    for _ in range(2):
+        with batuta_sql.connect(config) as connection:
+            connection.sync("crm.orders", target, format="duckdb", **options)
+        run(uri, "UPDATE orders SET note = 'new', at = now() WHERE id = 5")
+        with duckdb.connect(str(target)) as database:
+            database.execute("CREATE OR REPLACE VIEW ids AS SELECT id FROM orders")
+            database.execute("CREATE OR REPLACE VIEW few AS SELECT * FROM ids LIMIT 3")
+        copy = {"sources": {"copy": {"kind": "duckdb", "path": str(target)}}}
+        with batuta_sql.connect(copy) as connection:
+
+            def labels(sql: str, name: str, connection: Any = connection) -> set[str]:
+                return set(connection.execute(sql).labels[name].all)
+
+            everything = {"pii", "use:odd", "origin:crm"}
+            assert labels("SELECT note FROM copy.orders", "note") == everything
+            assert labels("SELECT id FROM copy.orders", "id") == {"origin:crm"}
+            assert labels("SELECT count(*) AS n FROM copy.orders", "n") == {"origin:crm"}
+            # Which columns of a table a view reads is not asked.
+            assert labels("SELECT id FROM copy.few", "id") == everything
+
+
+def test_labels_of_a_comment_that_cannot_be_read_stop_the_query(tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "copy.duckdb")) as database:
+        database.execute("CREATE TABLE orders AS SELECT 1 AS id")
+        database.execute("CREATE TABLE other AS SELECT 1 AS id")
+        database.execute("COMMENT ON TABLE orders IS 'batuta.labels={'")
+        database.execute("COMMENT ON TABLE other IS 'a comment'")
+    copy = {"sources": {"copy": {"kind": "duckdb", "path": str(tmp_path / "copy.duckdb")}}}
+    with batuta_sql.connect(copy) as connection:
+        assert connection.execute("SELECT id FROM copy.other").fetchall() == [(1,)]
+        with pytest.raises(batuta_sql.OperationalError, match="the comment on main.orders"):
+            connection.execute("SELECT id FROM copy.orders")
+
+
+@pytest.mark.parametrize("form", ["parquet", "delta", "duckdb", "ald"])
+def test_public_data_is_not_copied_into_a_sovereign_place(
+    uri: str, tmp_path: Path, form: Any
+) -> None:
+    """A place is what a source reads; its labels are that source's."""
+    vault = {"kind": "files", "path": str(tmp_path / "vault"), "labels": ["tier:sovereign"]}
+    config = config_of(uri, vault=vault)
+    config["sources"]["crm"]["labels"] = ["origin:public"]
+    (tmp_path / "vault").mkdir()
+    with batuta_sql.connect(config) as connection:
+        target = tmp_path / "vault" / "deep" / "orders"
+        with pytest.raises(batuta_sql.LabelRefused, match="origin:public(.|\n)*would go to"):
+            connection.sync("crm.orders", target, format=form)
+        assert not target.exists()
+        connection.sync("crm.orders", tmp_path / "elsewhere", format=form)
+    config["labels"] = {"on_public_into_sovereign": "warn"}
+    with batuta_sql.connect(config) as connection, pytest.warns(batuta_sql.LabelWarning):
+        assert connection.sync("crm.orders", target, format=form).outcome == "copied"
+
+
 def test_a_dry_run_copies_nothing(connect: Connect, tmp_path: Path) -> None:
     result = connect().sync("crm.orders", tmp_path / "orders", dry_run=True, split_bytes=SPLIT)
     assert result.outcome == "planned"

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from batuta_sql.engines.duckdb import ISOLATION, quote
 from batuta_sql.errors import OperationalError
+from batuta_sql.labels import LABELS_COMMENT
 from batuta_sql.sync.checkpoint import SplitRecord
 from batuta_sql.sync.merge import Merge, Merger, highest, merged_table
 from batuta_sql.sync.targets.base import Publication
@@ -88,6 +89,10 @@ class DuckDBTarget:
             f"CREATE OR REPLACE TABLE {quote(self._table)} AS SELECT * FROM read_parquet(?)",
             [files],
         )
+        labels = publication.copy.labels.replace("'", "''")
+        if labels:
+            comment = f"'{LABELS_COMMENT}{labels}'"
+            database.execute(f"COMMENT ON TABLE {quote(self._table)} IS {comment}")
 
     def _change(self, database: duckdb.DuckDBPyConnection, publication: Publication) -> None:
         """Takes out what has changed or is gone, and puts in what is new."""
