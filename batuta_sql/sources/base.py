@@ -145,12 +145,19 @@ class TellsRows(Protocol):
         ...
 
 
+NO_FILE = ""
+"""The name of no file: a fragment of none has no rows."""
+
+
 @runtime_checkable
 class HasFiles(Protocol):
-    """A source whose tables are files that never change; a version of a table is a set of them."""
+    """A source whose tables are files; a version of a table is a set of them."""
 
     def files_of_table(self, table: TableInfo) -> Sequence[tuple[str, float]]:
-        """The names and the sizes in bytes, about, of the files of a table at its version."""
+        """Names of what the files of a table hold at its version, and their sizes in bytes, about.
+
+        Another content has another name. Empty where a table cannot be read by its files.
+        """
         ...
 
 

@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from batuta_sql.plan.site import (
     TableInfo,
 )
 from batuta_sql.sources.arrow_files import arrow_dataset
-from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
+from batuta_sql.sources.base import NO_FILE, FragmentQuery, SourceEstimate, TableName
 from batuta_sql.sources.embedded import (
     EmbeddedSource,
     ViewNames,
@@ -82,10 +82,26 @@ class FileSet:
     objects: tuple[StoredObject, ...] = ()
 
     @property
-    def bytes(self) -> float:
+    def sizes(self) -> list[float]:
         if self.objects:
-            return float(sum(o.size for o in self.objects))
-        return float(sum(Path(p).stat().st_size for p in self.paths))
+            return [float(o.size) for o in self.objects]
+        return [float(Path(p).stat().st_size) for p in self.paths]
+
+    @property
+    def bytes(self) -> float:
+        return sum(self.sizes)
+
+    def versions(self) -> list[str] | None:
+        """A name for the content of each file; None where there is none, as in ``state``."""
+        if self.objects:
+            return [f"{o.url} {o.version}" for o in self.objects]
+        if self.state() is None:
+            return None
+        try:
+            told = [(p, Path(p).stat()) for p in self.paths]
+        except OSError:
+            return None
+        return [f"{p} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_size} {s.st_ino}" for p, s in told]
 
     def state(self) -> tuple[object, ...] | None:
         """What tells this content of the files from another; None where that cannot be told.
@@ -343,7 +359,39 @@ class Files(EmbeddedSource):
     # --- reading -------------------------------------------------------------------------------
 
     def relation(self, cursor: duckdb.DuckDBPyConnection, name: str, query: FragmentQuery) -> str:
-        return self._relation(cursor, self.files_of(self._views.table(name)))
+        files = self.files_of(self._views.table(name))
+        if query.files == (NO_FILE,):
+            return f"(SELECT * FROM {self._relation(cursor, files)} WHERE false)"
+        return self._relation(cursor, self._among(files, query.files) if query.files else files)
+
+    def _among(self, files: FileSet, chosen: Sequence[str]) -> FileSet:
+        """The chosen files, of which none may have changed since they were chosen.
+
+        :raises OperationalError: where one has.
+        """
+        versions = files.versions()
+        found = {v: i for i, v in enumerate(versions or ())}
+        if not all(c in found for c in chosen):
+            raise OperationalError(
+                f'files of table "{files.name}" have changed while they were read', source=self.name
+            )
+        numbers = [found[c] for c in chosen]
+        objects = tuple(files.objects[i] for i in numbers) if files.objects else ()
+        return replace(files, paths=tuple(files.paths[i] for i in numbers), objects=objects)
+
+    def files_of_table(self, table: TableInfo) -> Sequence[tuple[str, float]]:
+        """The files of a table that is read the same whichever of them are read."""
+        files = self.files_of(self._views.table(self.capabilities.translator.table(table).name))
+        versions = files.versions()
+        if versions is None or files.format != "parquet" or _is_hive(files):
+            return []
+        with self.cursor() as cursor:
+            try:
+                if not _are_alike(cursor, files.paths):
+                    return []
+            except duckdb.Error as error:
+                raise self.error(error) from None
+        return list(zip(versions, files.sizes, strict=True))
 
     def _relation(self, cursor: duckdb.DuckDBPyConnection, files: FileSet) -> str:
         paths = "[" + ", ".join(path_literal(p) for p in files.paths) + "]"
@@ -455,6 +503,21 @@ def path_literal(path: str) -> str:
     """A path as DuckDB's readers take it: quoted, and with nothing left to glob."""
     plain = "".join(f"[{c}]" if c in "*?[" else c for c in path)
     return "'" + plain.replace("'", "''") + "'"
+
+
+def _are_alike(cursor: duckdb.DuckDBPyConnection, paths: Sequence[str]) -> bool:
+    """Whether all Parquet files have the same columns: any of them then gives the same types."""
+    listed = "[" + ", ".join(path_literal(p) for p in paths) + "]"
+    rows = cursor.execute(
+        "SELECT file_name, name, type, type_length, repetition_type, num_children, converted_type,"
+        f" scale, precision, logical_type FROM parquet_schema({listed})"
+    ).fetchall()
+    columns: dict[str, list[tuple[object, ...]]] = {}
+    for file, *told in rows:
+        # The root has a name of its writer's.
+        named = told if file in columns else told[1:]
+        columns.setdefault(file, []).append(tuple(named))
+    return len({tuple(c) for c in columns.values()}) == 1
 
 
 def _is_hive(files: FileSet) -> bool:

@@ -156,6 +156,10 @@ class HuggingFace(Files):
     def relation(self, cursor: duckdb.DuckDBPyConnection, name: str, query: FragmentQuery) -> str:
         return self._relation(cursor, self.files_of(name))
 
+    def files_of_table(self, table: TableInfo) -> Sequence[tuple[str, float]]:
+        """None: another commit has other names for files that may be the same."""
+        return []
+
     def _size(self, commit: str, path: str) -> int:
         with self._kept:
             return self._datasets[commit].files[path]

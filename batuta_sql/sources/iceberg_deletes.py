@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -64,6 +65,22 @@ def position_files(snapshot: IcebergSnapshot, files: Sequence[int]) -> list[Iceb
         if wanted:
             found.append(delete)
     return found
+
+
+def file_version(snapshot: IcebergSnapshot, number: int) -> str:
+    """What names the rows of a data file: itself, and all deletes that may be for it.
+
+    Files never change, and neither do deletion vectors at their place in one.
+    """
+    file = snapshot.files[number]
+    later = [e for e in snapshot.equalities if e.sequence > file.sequence]
+    deletes = [
+        f"{d.location} {d.offset if d.format == 'PUFFIN' else ''}"
+        for d in (*position_files(snapshot, [number]), *later)
+    ]
+    if not deletes:
+        return file.location
+    return f"{file.location} without {sha256(' '.join(sorted(deletes)).encode()).hexdigest()}"
 
 
 def _only_file(delete: IcebergFile) -> str | None:

@@ -39,6 +39,7 @@ from batuta_sql.sources.iceberg_deletes import (
     Equality,
     deleted_positions,
     equality_deletes,
+    file_version,
     position_files,
 )
 from batuta_sql.sources.iceberg_labels import (
@@ -292,6 +293,9 @@ class IcebergReader(EmbeddedSource):
         table, snapshot = self._of_view(name)
         self._attach(table, snapshot)
         files = needed_files(cursor, snapshot, query.sql, name)
+        if query.files:
+            chosen = set(query.files)
+            files = [i for i in files if file_version(snapshot, i) in chosen]
         if not files:
             typed = ", ".join(
                 f"CAST(NULL AS {c.type}) AS {quote(c.name)}" for c in snapshot.columns
@@ -311,6 +315,13 @@ class IcebergReader(EmbeddedSource):
         groups = self._groups(cursor, snapshot, files, deleted_in, equalities)
         branches = [scan_sql(snapshot, name, g, equalities) for g in groups]
         return "(" + " UNION ALL ".join(branches) + ")"
+
+    def files_of_table(self, table: TableInfo) -> Sequence[tuple[str, float]]:
+        """The data files of the snapshot that it was described at, each with its deletes."""
+        if table.version is None or table.path not in self._shown:
+            return []
+        _, snapshot = self._of_view(self.capabilities.translator.table(table).name)
+        return [(file_version(snapshot, i), float(f.size)) for i, f in enumerate(snapshot.files)]
 
     @staticmethod
     def _has_vectors(snapshot: IcebergSnapshot) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from batuta_sql.engines.duckdb import PendingResult
 from batuta_sql.plan.fragments import Fragment, is_row_wise
 from batuta_sql.plan.relational import Exchange, Filter, Project, Relation, is_stable
 from batuta_sql.query import Query
-from batuta_sql.sources.base import FragmentQuery, HasFiles, TellsRows
+from batuta_sql.sources.base import NO_FILE, FragmentQuery, HasFiles, TellsRows
 from batuta_sql.sync.checkpoint import SplitRecord
 
 _BATCH_ROWS = 65_536
@@ -223,9 +224,10 @@ class ByFiles(_OfOneTable):
         self._files = dict(files)
 
     def splits(self, split_bytes: float) -> list[SplitRecord]:
-        return self._grouped(list(self._files), 0, split_bytes)
+        groups = self._groups(list(self._files), split_bytes)
+        return [SplitRecord(n, files=g) for n, g in enumerate(groups)]
 
-    def _grouped(self, names: Sequence[str], first: int, split_bytes: float) -> list[SplitRecord]:
+    def _groups(self, names: Sequence[str], split_bytes: float) -> deque[tuple[str, ...]]:
         groups: list[list[str]] = []
         room = 0.0
         for name in names:
@@ -234,7 +236,7 @@ class ByFiles(_OfOneTable):
                 room = split_bytes
             groups[-1].append(name)
             room -= self._files[name]
-        return [SplitRecord(n, files=tuple(g)) for n, g in enumerate(groups, first)]
+        return deque(map(tuple, groups))
 
     def fits(self, split: SplitRecord) -> bool:
         return bool(split.files)
@@ -242,16 +244,20 @@ class ByFiles(_OfOneTable):
     def updated(
         self, splits: Sequence[SplitRecord], same: Collection[int], split_bytes: float
     ) -> list[SplitRecord]:
+        known = {f for s in splits for f in s.files}
+        new = self._groups([f for f in self._files if f not in known], split_bytes)
         again: list[SplitRecord] = []
         for split in splits:
-            if split.number in same:
+            there = tuple(f for f in split.files if f in self._files)
+            if split.number in same and there:
+                again.append(split)
+            elif there or new:
+                again.append(SplitRecord(split.number, files=there or new.popleft()))
+            elif split.number in same:
                 again.append(split)
             else:
-                there = tuple(f for f in split.files if f in self._files)
-                again.append(SplitRecord(split.number, files=there or (_NONE,)))
-        known = {f for s in splits for f in s.files}
-        new = [f for f in self._files if f not in known]
-        return again + self._grouped(new, len(splits), split_bytes)
+                again.append(SplitRecord(split.number, files=(NO_FILE,)))
+        return [*again, *(SplitRecord(n, files=g) for n, g in enumerate(new, len(splits)))]
 
     def version(self, split: SplitRecord) -> str | None:
         there = sorted(f for f in split.files if f in self._files)
@@ -259,10 +265,6 @@ class ByFiles(_OfOneTable):
 
     def _part(self, split: SplitRecord) -> Fragment:
         return replace(self._fragment, files=split.files)
-
-
-_NONE = ""
-"""The name of no file: of a split whose files are gone."""
 
 
 class Rows:
