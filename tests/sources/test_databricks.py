@@ -18,6 +18,7 @@ import batuta_sql
 from batuta_sql.config import DatabricksSettings
 from batuta_sql.databrickscfg import workspace_of
 from batuta_sql.plan.site import ColumnInfo
+from batuta_sql.sources.base import Load
 from batuta_sql.sources.databricks_sql import DatabricksTranslator
 from batuta_sql.sources.databricks_types import arrow_of, delivery_of, fitted
 from tests.emulators.databricks import CLIENT_ID, CLIENT_SECRET, TOKEN, Workspace
@@ -435,6 +436,37 @@ def test_a_token_is_renewed_before_it_expires(lake: Workspace, schema: str) -> N
     # Half a second each, renewed after half of that: none of the requests came with an old one.
     assert lake.lines().count("POST /oidc/v1/token") >= 3
     assert not [r for r in lake.requests() if r.get("status") == 401]
+
+
+# --- load --------------------------------------------------------------------------------------
+
+
+def test_statements_of_anybody_that_wait_in_the_queue_are_load(
+    lake: Workspace, schema: str
+) -> None:
+    lake.set(options={"queued": 3})
+    with connect(lake) as connection:
+        connection.execute(f"SELECT id FROM dbx.{schema}.orders").fetchall()
+        source: Any = connection._session.sources["dbx"]
+        assert source.load() == Load("busy", "3 statements wait in the warehouse's queue")
+        # Asked for now and then only.
+        assert source.load() is None
+    (asked,) = [r for r in lake.requests() if "QUEUED" in r["query"]]
+    assert f"filter_by.warehouse_ids={lake.warehouse}" in asked["query"]
+
+
+def test_an_answer_that_asks_for_patience_is_load(lake: Workspace, schema: str) -> None:
+    busy = {"status": 429, "headers": {"Retry-After": "1"}}
+    lake.set(
+        faults=[{"on": "POST /api/2.0/sql/statements$", "kind": "status", "times": 1, **busy}]
+    )
+    with connect(lake) as connection:
+        connection.execute(f"SELECT id FROM dbx.{schema}.orders").fetchall()
+        source: Any = connection._session.sources["dbx"]
+        assert source.load() == Load("busy", "it answered 429 Too Many Requests")
+
+
+# --- settings ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

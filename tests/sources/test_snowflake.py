@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 import batuta_sql
 from batuta_sql import ConfigError, CostRefused, OperationalError, ProgrammingError
 from batuta_sql.config import load_settings
+from batuta_sql.sources.base import Load
 from batuta_sql.sources.snowflake_login import driver_options
 from batuta_sql.sources.snowflake_sql import column_info
 from tests.emulators.snowflake_process import PASSWORD, SnowflakeEmulator, snowflake_emulator
@@ -210,6 +211,21 @@ def test_what_may_not_mean_the_same_stays_here(
 def test_a_literal_with_a_backslash_finds_its_row(connect: Callable[..., Any]) -> None:
     found = connect().execute("SELECT id FROM sf.customer WHERE name = 'Bob\\s'").fetchall()
     assert found == [(2,)]
+
+
+# --- load --------------------------------------------------------------------------------------
+
+
+def test_the_queue_of_the_warehouse_is_asked_for_by_a_statement_that_bills_nothing(
+    connect: Callable[..., Any], server: SnowflakeEmulator
+) -> None:
+    connection = connect()
+    connection.execute("SELECT id FROM sf.customer").fetchall()
+    before = len(server.sent())
+    source: Any = connection._session.sources["sf"]
+    assert source.load() == Load()
+    assert source.load() is None
+    assert [s.split(" LIKE")[0] for s in server.sent()[before:]] == ["SHOW WAREHOUSES"]
 
 
 # --- cost --------------------------------------------------------------------------------------
