@@ -314,6 +314,7 @@ class Connection:
         key: Sequence[str] = (),
         watermark: str | None = None,
         full_compare: bool = False,
+        changes: Mapping[str, str | None] | None = None,
         progress: Callable[[Progress], None] = lambda progress: None,
     ) -> SyncResult:
         """Copies a table, a view or the result of a query, or goes on with a copy of it that was
@@ -322,8 +323,8 @@ class Connection:
         :param origin: a table's name, or a query.
         :param to: a folder (``parquet``, ``delta``) or a file (``duckdb``, ``ald``).
         :param checkpoint: the file that remembers what is done; None: beside the target.
-        :param on_drift: what a changed schema does: ``stop``, ``apply`` safe changes, or ``skip``
-            new columns.
+        :param on_drift: what a changed schema does: ``stop``, ``apply`` safe changes, ``skip`` new
+            columns, or ``force`` the unsafe changes that are named too.
         :param dry_run: only says what it would take.
         :param split_bytes: how much of a table is one split; None: 128 MB. After a crash at most
             one split a worker is copied again.
@@ -331,6 +332,9 @@ class Connection:
         :param watermark: a column that grows: the next copy reads only rows from its greatest value
             on, and puts them in by the key.
         :param full_compare: then also reads all keys, and takes out what the source has no more.
+        :param changes: with ``force``: the columns whose changes are taken though they are not
+            safe, and the DuckDB types to which their values are cast; None: that of the copy. Rows
+            with values that do not fit are left out, see ``SyncResult.rejects``.
         :param progress: told a few times a second how far it is.
         :raises SchemaDrift: where the schema has changed and that was not accepted.
         :raises CheckpointError: where the checkpoint is damaged, of another copy, or in use.
@@ -345,6 +349,8 @@ class Connection:
         keys = (key,) if isinstance(key, str) else tuple(key)
         if (watermark is None) != (not keys) or (full_compare and watermark is None):
             raise ProgrammingError("a key and a watermark column go together")
+        if changes and on_drift != "force":
+            raise ProgrammingError('changes are named with on_drift="force"')
         request = Request(
             origin,
             Path(to),
@@ -356,6 +362,7 @@ class Connection:
             keys,
             watermark,
             full_compare,
+            dict(changes or {}),
         )
         audit = AuditLog.usual(self._settings.labels.audit_log)
         return synchronise(request, self._cancellable, progress, audit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Format = Literal["table", "csv", "json", "arrow", "parquet"]
 
 CopyFormat = Literal["parquet", "delta", "duckdb", "ald"]
-OnDrift = Literal["stop", "apply", "skip"]
+OnDrift = Literal["stop", "apply", "skip", "force"]
 
 _BINARY = ("arrow", "parquet")
 _SUFFIXES: dict[str, Format] = {
@@ -417,6 +417,7 @@ class Commands:
         format: CopyFormat = "parquet",  # noqa: A002 - the option's name
         checkpoint: Path | None = None,
         on_drift: OnDrift | None = None,
+        change: tuple[str, ...] = (),
         dry_run: bool = False,
         split_mb: Annotated[float, Parameter(name="--split-mb")] = 128,
         key: tuple[str, ...] = (),
@@ -442,8 +443,13 @@ class Commands:
         checkpoint
             The file that remembers what is done; default: beside the target.
         on_drift
-            When the schema has changed: stop, apply safe changes, or skip new columns. Default: ask
-            on a terminal, else stop.
+            When the schema has changed: stop, apply safe changes, skip new columns, or force the
+            unsafe ones that --change names too. Default: ask on a terminal, else stop.
+        change
+            With --on-drift force, COLUMN or COLUMN=TYPE: a column whose change is taken though it
+            is not safe. Its values are cast to TYPE, a type of DuckDB; default: that of the copy.
+            Rows whose value does not fit are left out, and written beside the copy with the reason.
+            May be given again.
         dry_run
             Show the splits and the estimate; copy nothing.
         split_mb
@@ -466,9 +472,12 @@ class Commands:
         from batuta_sql.sync.drift import SchemaDrift
 
         confirm = (lambda _: True) if yes else terminal.confirmation(self._run.interrupted)
+        named = copying.changes_of(change)
+        if named and on_drift != "force":
+            raise UsageError("--change goes with --on-drift force")
         connection = self._connect(max_cost_usd=max_cost, confirm=confirm)
 
-        def copied(decision: OnDrift) -> SyncResult:
+        def copied(decision: OnDrift, changes: Mapping[str, str | None]) -> SyncResult:
             with copying.watching(as_json=json) as watch:
                 return connection.sync(
                     origin,
@@ -481,15 +490,16 @@ class Commands:
                     key=key,
                     watermark=watermark,
                     full_compare=full_compare,
+                    changes=changes,
                     progress=watch,
                 )
 
         try:
-            result = copied(on_drift or "stop")
+            result = copied(on_drift or "stop", named)
         except SchemaDrift as changed:
             if on_drift is not None or not terminal.is_there():
                 raise
-            result = copied(self._decided(changed))
+            result = copied(*self._decided(changed))
         except QueryCancelled:
             print("stopped; the same command goes on from here", file=sys.stderr, flush=True)
             raise
@@ -499,19 +509,22 @@ class Commands:
             copying.print_result(result)
         return 0
 
-    def _decided(self, changed: SchemaDrift) -> OnDrift:
-        """What the person at the terminal says of a changed schema.
+    def _decided(self, changed: SchemaDrift) -> tuple[OnDrift, dict[str, str | None]]:
+        """What the person at the terminal says of a changed schema, and the columns whose unsafe
+        changes are taken.
 
         :raises SchemaDrift: where that is nothing.
         """
         from batuta_sql.cli import terminal
 
         print(changed, file=sys.stderr, flush=True)
-        typed = terminal.answer("apply, skip or quit? [quit] ", self._run.interrupted)
-        choices: tuple[OnDrift, ...] = ("apply", "skip")
+        unsafe: dict[str, str | None] = {c.column: None for c in changed.changes if not c.is_safe}
+        choices: tuple[OnDrift, ...] = ("force",) if unsafe else ("apply", "skip")
+        question = f"{', '.join(choices)} or quit? [quit] "
+        typed = terminal.answer(question, self._run.interrupted)
         for decision in choices:
             if typed and decision.startswith(typed):
-                return decision
+                return decision, unsafe
         raise changed
 
     def drift(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from batuta_sql.cli.launch import UsageError
 from batuta_sql.units import duration, size
 
 if TYPE_CHECKING:
@@ -95,6 +96,22 @@ def _bar() -> Iterator[Watch]:
         yield watch
 
 
+def changes_of(texts: Sequence[str]) -> dict[str, str | None]:
+    """The columns, and the types to which they are cast, of ``COLUMN`` and ``COLUMN=TYPE``.
+
+    :raises UsageError: where one is named twice, or no name or type stands before or after ``=``.
+    """
+    found: dict[str, str | None] = {}
+    for text in texts:
+        column, equals, type_ = (part.strip() for part in text.partition("="))
+        if not column or (equals and not type_):
+            raise UsageError(f"--change {text}: it is COLUMN or COLUMN=TYPE")
+        if column in found:
+            raise UsageError(f"--change names {column} twice")
+        found[column] = type_ or None
+    return found
+
+
 def print_result(result: SyncResult) -> None:
     """What was done."""
     if result.outcome == "planned":
@@ -102,7 +119,14 @@ def print_result(result: SyncResult) -> None:
         return
     if result.outcome == "unchanged":
         print(f"{result.target}: {result.note}: {result.rows:,} rows")
-        return
+    else:
+        _print_copied(result)
+    if result.rejects is not None:
+        rows = "row" if result.rejected == 1 else "rows"
+        print(f"{result.rejected:,} {rows} did not fit: {result.rejects}")
+
+
+def _print_copied(result: SyncResult) -> None:
     note = f" ({result.note})" if result.note else ""
     print(
         f"{result.target}: {result.rows:,} rows, {size(result.bytes)} in {result.splits:,}"
@@ -133,6 +157,7 @@ def result_values(result: SyncResult) -> dict[str, Any]:
     from batuta_sql.cli import costs
 
     values = asdict(result) | {"event": "result", "target": str(result.target)}
+    values["rejects"] = str(result.rejects) if result.rejects is not None else None
     values["changes"] = change_values(result.changes)
     values["estimate"] = (
         costs.estimate_values(result.estimate) if result.estimate is not None else None

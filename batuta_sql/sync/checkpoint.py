@@ -20,7 +20,9 @@ from urllib.parse import quote
 
 from batuta_sql.errors import OperationalError
 
-_FORMAT = 1
+_FORMAT = 2
+_READABLE = (1, 2)
+"""Of format 1 nothing is missing but what was forced and rejected: there was none."""
 _APPLICATION = 0x42534E43
 """``BSNC``, in the header of the file (https://www.sqlite.org/pragma.html#pragma_application_id)."""
 
@@ -46,6 +48,9 @@ class SplitRecord:
     :param version: what the source said of the rows when they were read: where it says the same
         again, they are the same rows. None: it does not tell.
     :param files: the files of its source that it is, where it is files.
+    :param rejects: the name of the file with the rows that did not fit; empty: all did.
+    :param rejected: how many these are.
+    :param rejects_digest: the SHA-256 of that file.
     """
 
     number: int
@@ -58,6 +63,21 @@ class SplitRecord:
     digest: str = ""
     version: str | None = None
     files: tuple[str, ...] = ()
+    rejects: str = ""
+    rejected: int = 0
+    rejects_digest: str = ""
+
+
+@dataclass(frozen=True)
+class Forced:
+    """A column of which an unsafe change was taken.
+
+    :param type: the DuckDB type to which its values are cast; empty: they are taken as they come,
+        or the column is gone.
+    """
+
+    column: str
+    type: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,6 +95,9 @@ class CopyRecord:
         target is a table.
     :param key: the columns by which that is done.
     :param published: the number of the last copy that readers could see; 0: none.
+    :param forced: the columns whose unsafe changes were taken, in this copy or an earlier one.
+    :param withdrawn: a file of the keys of rows that go since they do not fit any more; see
+        ``merge``.
     """
 
     origin: str
@@ -88,6 +111,13 @@ class CopyRecord:
     merge: tuple[str, ...] = ()
     key: tuple[str, ...] = ()
     published: int = 0
+    forced: tuple[Forced, ...] = ()
+    withdrawn: str = ""
+
+    @property
+    def casts(self) -> dict[str, str]:
+        """The DuckDB types to which the values of some columns are cast."""
+        return {f.column: f.type for f in self.forced if f.type}
 
 
 class Checkpoint:
@@ -118,6 +148,7 @@ class Checkpoint:
             self._database.execute("PRAGMA journal_mode = WAL")
             # A commit is on the disk when it returns, whatever becomes of the machine.
             self._database.execute("PRAGMA synchronous = FULL")
+            self._format = _FORMAT
             if not tables:
                 self._make()
             self.copy, self.splits = self._read()
@@ -140,10 +171,10 @@ class Checkpoint:
     # --- reading -------------------------------------------------------------------------------
 
     def _read(self) -> tuple[CopyRecord | None, dict[int, SplitRecord]]:
-        (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        if version != _FORMAT:
+        (self._format,) = self._database.execute("PRAGMA user_version").fetchone()
+        if self._format not in _READABLE:
             raise CheckpointError(
-                f"{self.path} is of another version ({version}) of Batuta-SQL",
+                f"{self.path} is of another version ({self._format}) of Batuta-SQL",
                 hint="finish it with that version, or name another --checkpoint",
             )
         if self._database.execute("PRAGMA quick_check").fetchall() != [("ok",)]:
@@ -213,10 +244,14 @@ class Checkpoint:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                if self._format != _FORMAT:
+                    # From here on it has what an earlier version would not understand.
+                    self._database.execute(f"PRAGMA user_version = {_FORMAT}")
             except BaseException:
                 self._database.execute("ROLLBACK")
                 raise
             self._database.execute("COMMIT")
+            self._format = _FORMAT
 
     # --- what is wrong with it -----------------------------------------------------------------
 
@@ -263,7 +298,11 @@ def _copy_of(text: str) -> tuple[CopyRecord, int]:
     content["obsolete"] = tuple(content["obsolete"])
     content["merge"] = tuple(content["merge"])
     content["key"] = tuple(content["key"])
+    content["forced"] = tuple(Forced(**f) for f in content.get("forced", ()))
     return CopyRecord(**content), splits
+
+
+_SINCE_FORMAT_2 = {"rejects", "rejected", "rejects_digest"}
 
 
 def _seal(text: str) -> str:
@@ -272,7 +311,8 @@ def _seal(text: str) -> str:
 
 def _made(kind: type[SplitRecord], text: str) -> SplitRecord:
     content = json.loads(text)
-    if set(content) != {f.name for f in fields(kind)}:
+    names = {f.name for f in fields(kind)}
+    if not names - _SINCE_FORMAT_2 <= set(content) <= names:
         raise ValueError("a split has other fields")
     content["files"] = tuple(content["files"])
     return kind(**content)

@@ -15,7 +15,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -38,6 +38,7 @@ from batuta_sql.planview import Plan, estimate_of
 from batuta_sql.query import Query
 from batuta_sql.session import Session
 from batuta_sql.sync import drift
+from batuta_sql.sync.casts import Caster, write_cast
 from batuta_sql.sync.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -47,11 +48,12 @@ from batuta_sql.sync.checkpoint import (
     read_copy,
 )
 from batuta_sql.sync.copies import last_checkpoint, remember
-from batuta_sql.sync.division import Division, Whole, division_of
+from batuta_sql.sync.decisions import Decision, Judge
+from batuta_sql.sync.division import Division, Rows, Whole, division_of
 from batuta_sql.sync.drift import Change, SchemaDrift
-from batuta_sql.sync.merge import Merger
+from batuta_sql.sync.merge import Merger, Rejected, with_file
+from batuta_sql.sync.rejects import Rejects, with_rejects
 from batuta_sql.sync.request import (
-    OnDrift,
     Outcome,
     Progress,
     Request,
@@ -74,6 +76,7 @@ from batuta_sql.sync.targets.duckdb import DuckDBTarget
 from batuta_sql.sync.targets.parquet import ParquetTarget
 
 _LOOKS_AGAIN_SECONDS = 5.0
+_NO_CASTS: Mapping[str, str] = {}
 
 MakeQuery = Callable[[str], Query]
 Watch = Callable[[Progress], None]
@@ -140,10 +143,11 @@ class _Job:
     watch: Watch
     audit: AuditLog | None
     accepted: tuple[Change, ...] = ()
-    skipped: tuple[str, ...] = ()
+    decision: Decision = field(default_factory=Decision)
     commits: int = 0
     again: str = ""
     """Why the last attempt ended; empty in the first."""
+    _arrived_schema: pa.Schema | None = None
     _arrow_schema: pa.Schema | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _queries: list[Query] = field(default_factory=list)
@@ -158,6 +162,8 @@ class _Job:
             self.checkpoint.close()
             raise
         self.staging = self.request.folder / "files"
+        self.rejects = Rejects(self.request.folder)
+        self.judge = Judge(self.request, self.audit)
 
     def close(self) -> None:
         for query in self._queries:
@@ -190,10 +196,11 @@ class _Job:
         if known is None or not known.published:
             self.target.check_free()
         schema = schema_now(self.request.origin, self.make)
-        if known is not None:
-            self._judge(from_json(known.schema), schema)
-            schema = tuple(c for c in schema if c.name not in self.skipped)
-        columns = [c.name for c in schema] if self.skipped else []
+        self.decision = self.judge.decide(known, schema)
+        self.accepted = self.decision.accepted or self.accepted
+        skipped = self.decision.skipped
+        schema = tuple(c for c in schema if c.name not in skipped)
+        columns = [c.name for c in schema] if skipped else []
         query = self._query(statement_of(self.request.origin, columns))
         labels = _labels_of(query, schema)
         if known is not None and known.labels == labels and self._takes_what_is_new(known):
@@ -237,37 +244,6 @@ class _Job:
         self._queries.append(query)
         return query
 
-    def _judge(self, before: Schema, now: Schema) -> None:
-        """Returns where a changed schema is accepted.
-
-        :raises SchemaDrift: else.
-        """
-        found = drift.changes(before, now)
-        if not found:
-            return
-        decision = self.request.on_drift
-        added = tuple(c.column for c in found if c.kind == "added")
-        if decision == "apply" and all(c.is_safe for c in found):
-            self.accepted = found
-        elif decision == "skip" and all(c.kind == "added" for c in found):
-            self.skipped = added
-        else:
-            self._record("schema drift: stopped", found)
-            raise SchemaDrift(self._subject, found, _advice(decision, found))
-        self._record(f"schema drift: {decision}", found)
-
-    @property
-    def _subject(self) -> str:
-        return "the query" if is_query(self.request.origin) else self.request.origin
-
-    def _record(self, what: str, found: tuple[Change, ...]) -> None:
-        if self.audit is None:
-            return
-        listed = [
-            {"column": c.column, "before": c.before, "now": c.now, "safe": c.is_safe} for c in found
-        ]
-        self.audit.append([{"event": what, "of": self._subject, "changes": listed}])
-
     def _foreseen(self, query: Query, division: Division) -> SyncResult:
         splits = division.splits(self.request.split_bytes)
         found = estimate_of(query)
@@ -282,13 +258,14 @@ class _Job:
     ) -> _Work | None:
         """The splits of this copy, those that are good already committed; None: nothing to do."""
         request = self.request
+        forced = self.decision.forced
         if known is None:
             place = str(request.place)
             copy = CopyRecord(request.origin, place, request.form, schema=schema, labels=labels)
             return _Work(copy, self._named(copy, division.splits(request.split_bytes)))
         finished = known.state == "finished"
         copy = known if not finished else replace(known, number=known.number + 1, state="copying")
-        copy = replace(copy, schema=schema, labels=labels)
+        copy = replace(copy, schema=schema, labels=labels, forced=forced)
         before = list(self.checkpoint.splits.values())
         same, note = self._same(known, before, division, copy)
         splits = division.updated(before, same, request.split_bytes) if same else []
@@ -316,6 +293,8 @@ class _Job:
         committed = [s for s in before if s.state == "committed"]
         if known.schema != now.schema:
             return set(), "the schema has changed: all is copied again"
+        if known.casts != now.casts:
+            return set(), "values are cast otherwise: all is copied again"
         if known.labels != now.labels:
             return set(), "the labels have changed: all is copied again"
         if not committed:
@@ -341,7 +320,7 @@ class _Job:
             # Published: a target that is one file has no rows of a copy that is not finished.
             is_published = self.target.keeps_files or known.state == "finished"
             is_whole = is_published and self.target.has(split)
-        return is_whole and division.version(split) == split.version
+        return is_whole and self.rejects.has(split) and division.version(split) == split.version
 
     # --- only what is new ----------------------------------------------------------------------
 
@@ -349,8 +328,12 @@ class _Job:
         request = self.request
         if request.watermark is None:
             return False
-        # What a schema that has changed means for rows that were copied, only a whole copy tells.
-        return known.state == "finished" and not self.accepted and not request.dry_run
+        # What a schema that has changed means for rows that were copied, only a whole copy tells;
+        # and only of columns that are not cast the source can be asked by what the copy has.
+        is_asked = not known.casts.keys() & {*request.key, request.watermark}
+        is_sound = all(map(self.rejects.has, self.checkpoint.splits.values()))
+        can = is_asked and is_sound and not self.accepted and not request.dry_run
+        return known.state == "finished" and can
 
     def _copy_what_is_new(self, known: CopyRecord, schema: Schema, started: float) -> SyncResult:
         """Reads the rows from the greatest watermark on, and puts them in by their key.
@@ -377,10 +360,13 @@ class _Job:
             all_keys.authorise(request.place)
             all_keys.execution.see_with(rows.execution)
         counter = _Counter(1, 1, self.watch)
-        arrived = self._staged(rows, "arrived.parquet", counter)
-        keys = self._staged(all_keys, "keys.parquet", counter) if all_keys is not None else None
-        arrow = pq.read_schema(arrived)
-        merger = Merger(arrow, request.key, arrived, keys)
+        arrived, misfits = self._staged(rows, "arrived", counter, known.casts)
+        keys = self._staged(all_keys, "keys", counter)[0] if all_keys is not None else None
+        rejected = None
+        if misfits is not None:
+            published = tuple(self.rejects.path(s) for s in splits if s.rejects)
+            rejected = Rejected(misfits, published, self.rejects)
+        merger = Merger(pq.read_schema(arrived), request.key, arrived, keys, rejected)
         merge = self.target.merge(merger, splits, self.staging, number)
         counter.committed()
         if not merge.changed and not merge.gone:
@@ -392,6 +378,7 @@ class _Job:
             state="publishing",
             obsolete=obsolete,
             merge=merge.tables,
+            withdrawn=merge.withdrawn,
             key=request.key,
         )
         self.checkpoint.begin(copy, merge.splits)
@@ -400,21 +387,28 @@ class _Job:
         note = f"{merge.changed:,} rows are new or changed{gone}"
         return self._result("copied", [splits[0]], started, note)
 
-    def _staged(self, query: Query, name: str, counter: _Counter) -> Path:
-        path = self.staging / name
+    def _staged(
+        self, query: Query, name: str, counter: _Counter, casts: Mapping[str, str] = _NO_CASTS
+    ) -> tuple[Path, Path | None]:
+        """A file with the rows that fit, and one with the others; None: nothing is cast."""
+        path, misfits = self.staging / f"{name}.parquet", self.staging / f"{name}-misfits.parquet"
         with Whole(query).read(SplitRecord(0)) as rows:
             schema = in_utc(Plan.of(query).labelled(rows.schema))
-            try:
-                write_split(path, schema, rows.batches(schema), counter.arrived)
-            except OSError as error:
-                raise self._told(error) from None
-        return path
+            with closing(Caster(schema, casts)) as caster:
+                try:
+                    found = write_cast(path, misfits, caster, rows.batches(schema), counter.arrived)
+                    if casts and found[1] is None:
+                        write_split(misfits, caster.rejects_schema, (), counter.arrived)
+                except OSError as error:
+                    raise self._told(error) from None
+        return path, misfits if casts else None
 
     # --- copying -------------------------------------------------------------------------------
 
     def _prepare_staging(self) -> None:
         self.staging.mkdir(parents=True, exist_ok=True)
         sync_folder(self.staging.parent)
+        self.rejects.prepare()
         self._tidy()
 
     def _copy(self, division: Division, planned: Sequence[SplitRecord], schema: Schema) -> None:
@@ -471,32 +465,30 @@ class _Job:
         return error
 
     def _copy_split(self, division: Division, split: SplitRecord, counter: _Counter) -> None:
-        with division.read(split) as rows:
-            schema = self._labelled(division.query, rows.schema)
-            written = write_split(
-                self.staging / split.file, schema, rows.batches(schema), counter.arrived
-            )
+        staged, rejects = self.staging / split.file, self.rejects.staged / split.file
+        with division.read(split) as rows, closing(self._caster(division.query, rows)) as caster:
+            batches = rows.batches(caster.arrived)
+            written, rejected = write_cast(staged, rejects, caster, batches, counter.arrived)
         version = division.version(split)
-        done = replace(
-            split,
-            state="committed",
-            rows=written.rows,
-            bytes=written.bytes,
-            digest=written.digest,
-            version=version,
-        )
+        done = replace(with_file(split, split.file, written), version=version)
+        done = with_rejects(done, split.file, rejected)
         with self._lock:
             self.checkpoint.commit(done)
             self.commits += 1
         counter.committed()
 
-    def _labelled(self, query: Query, schema: pa.Schema) -> pa.Schema:
+    def _caster(self, query: Query, rows: Rows) -> Caster:
+        """What casts the rows of a split, all to one schema."""
         with self._lock:
+            if self._arrived_schema is None:
+                self._arrived_schema = in_utc(Plan.of(query).labelled(rows.schema))
+            copy = self.checkpoint.copy
+            assert copy is not None
+            caster = Caster(self._arrived_schema, copy.casts)
             if self._arrow_schema is None:
-                found = in_utc(Plan.of(query).labelled(schema))
-                self.target.check_schema(found)
-                self._arrow_schema = found
-            return self._arrow_schema
+                self.target.check_schema(caster.schema)
+                self._arrow_schema = caster.schema
+            return caster
 
     def _tidy(self) -> None:
         """Removes what a run that was killed has left, and files of splits that are none any more:
@@ -504,10 +496,11 @@ class _Job:
         """
         copy = self.checkpoint.copy
         mine = {s.file for s in self.checkpoint.splits.values()}
-        mine |= set(copy.merge) if copy is not None else set()
+        mine |= {*copy.merge, copy.withdrawn} if copy is not None else set()
         for left in self.staging.iterdir() if self.staging.exists() else ():
             if left.name not in mine:
                 left.unlink(missing_ok=True)
+        self.rejects.tidy(self.checkpoint.splits.values())
 
     # --- after ---------------------------------------------------------------------------------
 
@@ -520,7 +513,10 @@ class _Job:
                 copy, splits, self.staging, self._written_schema(splits), self.request.table
             )
         )
-        self.checkpoint.go_on("finished", published=copy.number, obsolete=(), merge=())
+        self.rejects.publish(splits)
+        self.checkpoint.go_on(
+            "finished", published=copy.number, obsolete=(), merge=(), withdrawn=""
+        )
         self._tidy()
 
     def _written_schema(self, splits: Sequence[SplitRecord]) -> pa.Schema:
@@ -537,6 +533,7 @@ class _Job:
         self, outcome: Outcome, copied: Sequence[SplitRecord], started: float, note: str
     ) -> SyncResult:
         splits = self.checkpoint.splits.values()
+        rejected = sum(s.rejected for s in splits)
         return SyncResult(
             outcome,
             self.request.place,
@@ -547,6 +544,8 @@ class _Job:
             seconds=time.monotonic() - started,
             changes=self.accepted,
             note=note,
+            rejected=rejected,
+            rejects=self.rejects.published if rejected else None,
         )
 
 
@@ -569,13 +568,14 @@ class _SchemaWatch:
             self._last = time.monotonic()
         job = self._job
         now = tuple(
-            c for c in schema_now(job.request.origin, job.make) if c.name not in job.skipped
+            c
+            for c in schema_now(job.request.origin, job.make)
+            if c.name not in job.decision.skipped
         )
         found = drift.changes(self._schema, now)
         if found:
-            job._record("schema drift: stopped", found)
             hint = "nothing was published; run it again with --on-drift to decide"
-            raise SchemaDrift(job._subject, found, hint)
+            raise job.judge.stopped(found, hint)
 
 
 class _Counter:
@@ -636,20 +636,6 @@ class _Counter:
 _TELL_SECONDS = 0.2
 _WAITS_SECONDS = 0.2
 """Between two looks of a worker that is not to read now."""
-
-
-def _advice(decision: OnDrift, found: tuple[Change, ...]) -> str:
-    if decision == "apply":
-        return "--on-drift apply takes safe changes only; copy to a new place for others"
-    if decision == "skip":
-        return "--on-drift skip leaves new columns out, and takes no other change"
-    safe = all(c.is_safe for c in found)
-    new = all(c.kind == "added" for c in found)
-    choices = [
-        *(["--on-drift apply copies it as it is now"] if safe else []),
-        *(["--on-drift skip leaves the new columns out"] if new else []),
-    ]
-    return "; ".join(choices) or "a copy to a new place begins with the schema of now"
 
 
 def _labels_of(query: Query, schema: Schema) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ from batuta_sql.plan.cost import Estimate
 from batuta_sql.sync.drift import Change
 
 Form = Literal["parquet", "delta", "duckdb", "ald"]
-OnDrift = Literal["stop", "apply", "skip"]
+OnDrift = Literal["stop", "apply", "skip", "force"]
 Outcome = Literal["copied", "unchanged", "planned"]
 
 SPLIT_BYTES = 128 << 20
@@ -29,6 +29,8 @@ class Request:
     :param key: the columns that say which row is which; with ``watermark``.
     :param watermark: a column that grows: the next copy reads only rows from its greatest value on.
     :param full_compare: whether it also finds the rows that the source has no more.
+    :param changes: with ``force``: the columns whose changes are taken though they are not safe,
+        and the DuckDB types to which their values are cast; None: that of the copy.
     """
 
     origin: str
@@ -41,6 +43,7 @@ class Request:
     key: tuple[str, ...] = ()
     watermark: str | None = None
     full_compare: bool = False
+    changes: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def place(self) -> Path:
@@ -100,6 +103,8 @@ class SyncResult:
     :param changes: of the schema since the last copy, that were accepted.
     :param estimate: what a dry run would have taken.
     :param note: what a person should know.
+    :param rejected: how many rows are not in the copy, since a value did not fit.
+    :param rejects: the folder with these rows and the reasons; None: there are none.
     """
 
     outcome: Outcome
@@ -112,6 +117,8 @@ class SyncResult:
     changes: tuple[Change, ...] = ()
     estimate: Estimate | None = None
     note: str = ""
+    rejected: int = 0
+    rejects: Path | None = None
 
 
 _SELECT = re.compile(r"\s*(SELECT|WITH|FROM|VALUES|\()\b", re.IGNORECASE)

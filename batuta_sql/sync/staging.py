@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable
@@ -26,6 +27,76 @@ class Written:
     digest: str
 
 
+class SplitWriter:
+    """Writes a Parquet file (zstd), which has its name once it is whole and on the disk.
+
+    As a context manager: an error in it leaves no file.
+
+    :raises OSError: where there is no room, or no right to write.
+    """
+
+    written: Written
+    """What was written, after the end."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path = path
+        self._schema = schema
+        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self._held: list[pa.RecordBatch] = []
+        self._held_rows = self._held_bytes = 0
+        self._rows = 0
+
+    def __enter__(self) -> SplitWriter:
+        self._file = self._partial.open("wb")
+        try:
+            self._sink = _Digested(self._file)
+            self._writer = pq.ParquetWriter(self._sink, self._schema, compression="zstd")
+        except BaseException:
+            self._give_up()
+            raise
+        return self
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Takes a batch; row groups are of many."""
+        self._rows += batch.num_rows
+        self._held.append(batch)
+        self._held_rows += batch.num_rows
+        self._held_bytes += batch.nbytes
+        if self._held_rows >= _ROW_GROUP_ROWS or self._held_bytes >= _ROW_GROUP_BYTES:
+            self._write_held()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._give_up()
+            return
+        try:
+            if self._held or not self._rows:
+                self._write_held()
+            self._writer.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._partial.replace(self._path)
+        except BaseException:
+            self._give_up()
+            raise
+        sync_folder(self._path.parent)
+        self.written = Written(self._rows, self._sink.size, self._sink.hexdigest())
+
+    def _write_held(self) -> None:
+        self._writer.write_table(pa.Table.from_batches(self._held, self._schema))
+        self._held.clear()
+        self._held_rows = self._held_bytes = 0
+
+    def _give_up(self) -> None:
+        # What cannot be written to the end is no other error than the one that came first.
+        with contextlib.suppress(Exception):
+            self._writer.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+
 def write_split(
     path: Path,
     schema: pa.Schema,
@@ -37,19 +108,11 @@ def write_split(
     :param arrived: told of each batch before it is written; what it raises ends the writing.
     :raises OSError: where there is no room, or no right to write.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            sink = _Digested(file)
-            rows = _write(sink, schema, batches, arrived)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-    return Written(rows, sink.size, sink.hexdigest())
+    with SplitWriter(path, schema) as writer:
+        for batch in batches:
+            arrived(batch)
+            writer.write(batch)
+    return writer.written
 
 
 def in_utc(schema: pa.Schema) -> pa.Schema:
@@ -90,31 +153,6 @@ def digest_of(path: Path) -> str:
     """The SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(
-    sink: _Digested,
-    schema: pa.Schema,
-    batches: Iterable[pa.RecordBatch],
-    arrived: Callable[[pa.RecordBatch], None],
-) -> int:
-    rows = 0
-    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-        held: list[pa.RecordBatch] = []
-        held_rows = held_bytes = 0
-        for batch in batches:
-            arrived(batch)
-            rows += batch.num_rows
-            held.append(batch)
-            held_rows += batch.num_rows
-            held_bytes += batch.nbytes
-            if held_rows >= _ROW_GROUP_ROWS or held_bytes >= _ROW_GROUP_BYTES:
-                writer.write_table(pa.Table.from_batches(held, schema))
-                held.clear()
-                held_rows = held_bytes = 0
-        if held or not rows:
-            writer.write_table(pa.Table.from_batches(held, schema))
-    return rows
 
 
 class _Digested:

@@ -158,3 +158,94 @@ def test_a_person_is_asked(
     terminal.sendline(typed)
     terminal.expect(pexpect.EOF)
     assert terminal.wait() == status
+
+
+TO_TEXT = (
+    "ALTER TABLE orders ALTER customer TYPE text"
+    " USING CASE id WHEN 5 THEN 'x' WHEN 6 THEN '1.5' WHEN 7 THEN NULL ELSE customer::text END"
+)
+FORCE = ("--on-drift", "force")
+
+
+def test_an_unsafe_change_is_forced_by_its_name(
+    batuta: Command, config: Path, uri: str, tmp_path: Path
+) -> None:
+    to = ("--to", str(tmp_path / "orders"))
+    batuta(*SYNC, *to, config=config)
+    run(uri, TO_TEXT, "ALTER TABLE orders DROP note")
+    for options in ((), FORCE):
+        stopped = batuta(*SYNC, *to, *options, config=config)
+        assert stopped.returncode == 5
+        assert b"--on-drift force --change customer --change note" in stopped.stderr
+    named = (*FORCE, "--change", "customer", "--change", "note")
+    done = batuta(*SYNC, *to, *named, config=config)
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.decode()
+    assert f"{ROWS - 2:,} rows" in shown
+    assert f"2 rows did not fit: {tmp_path}/.orders.batuta-sync/rejects\n" in shown
+    assert "rows whose value fits in INTEGER come" in shown
+    again = batuta(*SYNC, *to, *named, config=config)
+    assert again.returncode == 0
+    assert b"nothing has changed" in again.stdout
+    assert b"2 rows did not fit: " in again.stdout
+
+
+def test_programs_read_how_many_did_not_fit(
+    batuta: Command, config: Path, uri: str, tmp_path: Path
+) -> None:
+    to = ("--to", str(tmp_path / "orders"), "--json")
+    first = json.loads(batuta(*SYNC, *to, config=config).stdout.splitlines()[-1])
+    assert (first["rejected"], first["rejects"]) == (0, None)
+    run(uri, TO_TEXT)
+    done = batuta(*SYNC, *to, *FORCE, "--change", "customer=DECIMAL(12, 1)", config=config)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["rejected"], result["rows"]) == (1, ROWS - 1)
+    assert result["rejects"] == str(tmp_path / ".orders.batuta-sync" / "rejects")
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (("--change", "customer"), 2, b"--change goes with --on-drift force"),
+        ((*FORCE, "--change", "customer="), 2, b"COLUMN or COLUMN=TYPE"),
+        ((*FORCE, "--change", "=INTEGER"), 2, b"COLUMN or COLUMN=TYPE"),
+        ((*FORCE, "--change", "a", "--change", "a=INTEGER"), 2, b"names a twice"),
+        ((*FORCE, "--change", "total"), 1, b"has not changed"),
+        ((*FORCE, "--change", "customer=nothing"), 1, b"is no type of DuckDB"),
+    ],
+)
+def test_changes_that_are_named_wrongly(
+    batuta: Command,
+    config: Path,
+    uri: str,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    status: int,
+    said: bytes,
+) -> None:
+    to = ("--to", str(tmp_path / "orders"))
+    batuta(*SYNC, *to, config=config)
+    run(uri, TO_TEXT)
+    done = batuta(*SYNC, *to, *options, config=config)
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(("typed", "status"), [("force", 0), ("f", 0), ("apply", 5), ("", 5)])
+def test_a_person_may_force_what_is_not_safe(
+    batuta: Command, config: Path, uri: str, tmp_path: Path, typed: str, status: int
+) -> None:
+    to = ("--to", str(tmp_path / "orders"))
+    batuta(*SYNC, *to, config=config)
+    run(uri, TO_TEXT, "ALTER TABLE orders ADD COLUMN extra int")
+    arguments = ["-m", "batuta_sql", "--config", str(config), *SYNC, *to]
+    terminal = pexpect.spawn(sys.executable, arguments, timeout=60, encoding="utf-8")
+    terminal.expect("NOT SAFE")
+    terminal.expect_exact("force or quit?")
+    time.sleep(0.2)
+    terminal.sendline(typed)
+    terminal.expect(pexpect.EOF)
+    assert terminal.wait() == status
+    if status == 0:
+        assert "2 rows did not fit" in terminal.before
+        assert len(rows_of(tmp_path / "orders", "parquet")) == ROWS - 2

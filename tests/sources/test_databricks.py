@@ -457,9 +457,7 @@ def test_statements_of_anybody_that_wait_in_the_queue_are_load(
 
 def test_an_answer_that_asks_for_patience_is_load(lake: Workspace, schema: str) -> None:
     busy = {"status": 429, "headers": {"Retry-After": "1"}}
-    lake.set(
-        faults=[{"on": "POST /api/2.0/sql/statements$", "kind": "status", "times": 1, **busy}]
-    )
+    lake.set(faults=[{"on": "POST /api/2.0/sql/statements$", "kind": "status", "times": 1, **busy}])
     with connect(lake) as connection:
         connection.execute(f"SELECT id FROM dbx.{schema}.orders").fetchall()
         source: Any = connection._session.sources["dbx"]

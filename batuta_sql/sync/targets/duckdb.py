@@ -80,7 +80,9 @@ class DuckDBTarget:
                 )
             database.execute("COMMIT")
             database.execute("CHECKPOINT")
-        for name in (*(s.file for s in publication.splits), *publication.copy.merge):
+        copy = publication.copy
+        mine = [*(s.file for s in publication.splits), *copy.merge, copy.withdrawn]
+        for name in filter(None, mine):
             (publication.staging / name).unlink(missing_ok=True)
 
     def _replace(self, database: duckdb.DuckDBPyConnection, publication: Publication) -> None:
@@ -100,9 +102,12 @@ class DuckDBTarget:
         changed, *keys = (str(publication.staging / f) for f in publication.copy.merge)
         key = publication.copy.key
         same = " AND ".join(f"t.{quote(k)} = f.{quote(k)}" for k in key)
-        database.execute(
-            f"DELETE FROM {table} t WHERE EXISTS (FROM read_parquet(?) f WHERE {same})", [changed]
-        )
+        withdrawn = publication.copy.withdrawn
+        replaced = [changed, *([str(publication.staging / withdrawn)] if withdrawn else [])]
+        for file in replaced:
+            database.execute(
+                f"DELETE FROM {table} t WHERE EXISTS (FROM read_parquet(?) f WHERE {same})", [file]
+            )
         for file in keys:
             database.execute(
                 f"DELETE FROM {table} t WHERE NOT EXISTS (FROM read_parquet(?) f WHERE {same})",
