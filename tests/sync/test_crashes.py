@@ -13,6 +13,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -134,18 +135,20 @@ def test_a_full_disk(uri: str, connect: Callable[..., Any], tmp_path: Path, form
 
 def test_connections_that_are_ended(uri: str, connect: Callable[..., Any], tmp_path: Path) -> None:
     """The server ends every session in the middle: the copy goes on by itself, in a new state."""
-    connection, done, told = connect(), [], set()
+    connection, done, told, turn = connect(), [], set(), threading.Lock()
 
     def watch(progress: Any) -> None:
         told.add(progress.again)
-        if progress.done >= 2 and not done:
-            done.append(True)
-            run(
-                uri,
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()",
-                "UPDATE orders SET note = 'meanwhile' WHERE id = 3",
-            )
+        # The other reader waits here too, and does not finish meanwhile.
+        with turn:
+            if progress.done >= 2 and not done:
+                done.append(True)
+                run(
+                    uri,
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+                    "UPDATE orders SET note = 'meanwhile' WHERE id = 3",
+                )
 
     result = connection.sync("crm.orders", tmp_path / "orders", split_bytes=SPLIT, progress=watch)
     assert done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,13 +75,15 @@ def test_a_change_between_splits_stops_the_copy(
 ) -> None:
     """A query's view changes while it is copied; a table that is read is locked by its server."""
     monkeypatch.setattr(job, "_LOOKS_AGAIN_SECONDS", 0.0)
-    connection, done = connect(), []
+    connection, done, turn = connect(), [], threading.Lock()
 
     def watch(progress: Any) -> None:
-        if progress.done >= 1 and not done:
-            done.append(True)
-            # As another session may, once its lock is granted: the description changes.
-            run(uri, "ALTER TABLE other ADD COLUMN extra int")
+        # The other reader waits here too, and does not finish meanwhile.
+        with turn:
+            if progress.done >= 1 and not done:
+                done.append(True)
+                # As another session may, once its lock is granted: the description changes.
+                run(uri, "ALTER TABLE other ADD COLUMN extra int")
 
     run(uri, "CREATE TABLE other AS SELECT * FROM orders", "ANALYZE other")
     config = {"split_bytes": SPLIT, "progress": watch}
