@@ -121,8 +121,8 @@ class FragmentQuery:
         bills by bytes has the remote system hold it to them.
     :param parts: statements that give the same rows together, for several connections at once; a
         source may run ``sql`` instead.
-    :param files: the only files of the table that are read, of a source that ``HasFiles``; empty:
-        all.
+    :param files: the only files of the table that are read, of a source that ``HasFiles``, or the
+        only parts of a result, of one that ``KeepsResults``; empty: all.
     """
 
     sql: str
@@ -157,6 +157,28 @@ class HasFiles(Protocol):
         """Names of what the files of a table hold at its version, and their sizes in bytes, about.
 
         Another content has another name. Empty where a table cannot be read by its files.
+        """
+        ...
+
+
+@runtime_checkable
+class KeepsResults(Protocol):
+    """A source that keeps the result of a statement for some hours, in parts that never change."""
+
+    def parts_of_result(self, query: FragmentQuery) -> Sequence[tuple[str, float]]:
+        """Runs a statement, and names the parts of its result, with their sizes in bytes, about.
+
+        At least one; empty where this source keeps no results. A ``FragmentQuery`` whose ``files``
+        are such names reads these parts, and runs nothing.
+
+        :raises Error: in the statement's own words where it failed.
+        """
+        ...
+
+    def has_result(self, part: str) -> bool:
+        """Whether the result that a part is of is still there.
+
+        :raises Error: where that cannot be asked.
         """
         ...
 

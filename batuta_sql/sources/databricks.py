@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from batuta_sql.config import DatabricksSettings
+from batuta_sql.errors import OperationalError
 from batuta_sql.sources.base import (
     Capabilities,
     FragmentQuery,
@@ -20,6 +21,7 @@ from batuta_sql.sources.base import (
     Statistics,
     TableInfo,
     TableName,
+    Usage,
 )
 from batuta_sql.sources.catalog_tags import with_tags
 from batuta_sql.sources.databricks_adbc import AdbcTransport, SparkCatalog
@@ -29,8 +31,12 @@ from batuta_sql.sources.databricks_catalog import (
     at_once,
     table_info,
 )
-from batuta_sql.sources.databricks_rest import Workspace
-from batuta_sql.sources.databricks_results import StatementSnapshot
+from batuta_sql.sources.databricks_rest import RestError, Workspace
+from batuta_sql.sources.databricks_results import (
+    StatementSnapshot,
+    numbers_of_parts,
+    parts_of,
+)
 from batuta_sql.sources.databricks_sql import capabilities
 from batuta_sql.sources.databricks_statements import Statement
 from batuta_sql.sources.databricks_warehouse import Warehouse
@@ -47,6 +53,9 @@ class Databricks:
         self._settings = settings
         self._workspace = Workspace(name, settings)
         self._warehouse = Warehouse(self._workspace, settings.query_timeout)
+        self._ran: set[str] = set()
+        """The ids of statements whose results are read in parts; those of other programs apart."""
+        self._others: set[str] = set()
         self._adbc: AdbcTransport | None = None
         if settings.transport != "statement_api":
             self._adbc = AdbcTransport(name, settings, self._workspace)
@@ -84,8 +93,38 @@ class Databricks:
     def open(self, readers: int | None = 1) -> Snapshot:
         if self._adbc is not None:
             return self._adbc.open()
-        billed = self._warehouse.usage if self._settings.pricing.charges else lambda _: None
-        return StatementSnapshot(self._statement, self._settings.max_connections, billed)
+        return StatementSnapshot(self._statement, self._settings.max_connections, self._billed)
+
+    def _billed(self, statement_id: str) -> Usage | None:
+        """What was billed for a statement, unless another program ran it."""
+        if not self._settings.pricing.charges or statement_id in self._others:
+            return None
+        return self._warehouse.usage(statement_id)
+
+    def parts_of_result(self, query: FragmentQuery) -> Sequence[tuple[str, float]]:
+        if self._adbc is not None:
+            return []
+        statement = self._statement(query.sql)
+        try:
+            statement.run()
+        except BaseException:
+            statement.cancel()
+            raise
+        self._ran.add(str(statement.id))
+        return parts_of(statement)
+
+    def has_result(self, part: str) -> bool:
+        statement = self._statement("")
+        statement.id, _ = numbers_of_parts([part])
+        try:
+            statement.reopen()
+        except OperationalError as error:
+            if isinstance(error, RestError) and error.status not in (400, 404):
+                raise
+            return False
+        if statement.id not in self._ran:
+            self._others.add(statement.id)
+        return True
 
     def _statement(self, sql: str) -> Statement:
         body = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from typing import Any
@@ -46,6 +46,7 @@ class StatementReader:
 
     :param parallel: parts that are fetched at once.
     :param billed: asks afterwards what was billed.
+    :param only: the numbers of the parts to read; None: all.
     """
 
     def __init__(
@@ -54,23 +55,23 @@ class StatementReader:
         query: FragmentQuery,
         parallel: int,
         billed: Callable[[str], Usage | None],
+        only: Sequence[int] | None = None,
     ) -> None:
         manifest = statement.answer.get("manifest") or {}
         self._statement = statement
         self._source = statement.source
         self._billed = billed
         self.schema = pa.schema([(n, arrow_of(t or "VARCHAR")) for n, t in query.columns])
-        if manifest.get("truncated"):
-            raise DatabaseError(
-                "the warehouse cut the answer off at its limit for one result",
-                source=self._source,
-                hint="ask for fewer rows or columns at once",
-            )
-        self._rows = int(manifest.get("total_row_count") or 0)
+        refuse_if_truncated(manifest, self._source)
+        self._rows: int | None = int(manifest.get("total_row_count") or 0)
         told = {int(c["chunk_index"]): c for c in manifest.get("chunks") or ()}
         count = int(manifest.get("total_chunk_count") or len(told)) if self._rows else 0
         self._sizes = [told.get(i, {}).get("byte_count") for i in range(count)]
         self._counts = [told.get(i, {}).get("row_count") for i in range(count)]
+        self._wanted = [i for i in range(count) if only is None or i in only]
+        if only is not None:
+            counts = [self._counts[i] for i in self._wanted]
+            self._rows = sum(counts) if None not in counts else None
         self._links = links_of(statement.answer.get("result") or {})
         self._links_lock = threading.Lock()
         self._parallel = parallel
@@ -102,13 +103,13 @@ class StatementReader:
 
     def _ask_for_more(self) -> None:
         """Asks for parts ahead: as many as may come at once, and as fit the memory for them."""
-        while self._asked_for < len(self._sizes) and len(self._coming) < self._parallel:
+        while self._asked_for < len(self._wanted) and len(self._coming) < self._parallel:
+            part = self._wanted[self._asked_for]
             held = sum(self._size(i) for i, _ in self._coming)
-            if self._coming and held + self._size(self._asked_for) > AHEAD_BYTES:
+            if self._coming and held + self._size(part) > AHEAD_BYTES:
                 return
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._parallel, "batuta-databricks")
-            part = self._asked_for
             self._coming.append((part, self._pool.submit(self._part, part)))
             self._asked_for += 1
 
@@ -130,7 +131,7 @@ class StatementReader:
 
     def _end(self) -> None:
         self.close()
-        if self._given != self._rows:
+        if self._rows is not None and self._given != self._rows:
             raise OperationalError(
                 f"{self._given} rows came of {self._rows}: a part of the answer is missing",
                 source=self._source,
@@ -249,6 +250,36 @@ class StatementReader:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
 
+def refuse_if_truncated(manifest: Mapping[str, Any], source: str) -> None:
+    """:raises DatabaseError: where a result is not whole."""
+    if manifest.get("truncated"):
+        raise DatabaseError(
+            "the warehouse cut the answer off at its limit for one result",
+            source=source,
+            hint="ask for fewer rows or columns at once",
+        )
+
+
+def parts_of(statement: Statement) -> list[tuple[str, float]]:
+    """Names and sizes of the parts of a finished statement's result; at least one.
+
+    :raises DatabaseError: where it is not whole.
+    """
+    manifest = statement.answer.get("manifest") or {}
+    refuse_if_truncated(manifest, statement.source)
+    chunks = manifest.get("chunks") or [{"chunk_index": 0}]
+    return [
+        (f"{statement.id}/{int(c['chunk_index'])}", float(c.get("byte_count") or 0)) for c in chunks
+    ]
+
+
+def numbers_of_parts(names: Sequence[str]) -> tuple[str, list[int]]:
+    """The statement's id, and the numbers, of parts that ``parts_of`` has named."""
+    ids = {name.rpartition("/")[0] for name in names}
+    assert len(ids) == 1
+    return ids.pop(), [int(name.rpartition("/")[2]) for name in names]
+
+
 class StatementSnapshot:
     """One query's view of a warehouse: each fragment is a statement of its own.
 
@@ -276,8 +307,13 @@ class StatementSnapshot:
             if self._cancelled:
                 statement.stop.set()
             self._statements.append(statement)
-        statement.run()
-        reader = StatementReader(statement, query, self._parallel, self._billed)
+        if query.files:
+            statement.id, only = numbers_of_parts(query.files)
+            statement.reopen()
+            reader = StatementReader(statement, query, self._parallel, self._billed, only)
+        else:
+            statement.run()
+            reader = StatementReader(statement, query, self._parallel, self._billed)
         with self._lock:
             self._readers.append(reader)
         refuse_if(statement.stop, statement.source)

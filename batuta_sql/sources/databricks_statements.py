@@ -105,6 +105,21 @@ class Statement:
             self.answer = waiting(self._asked) or {}
         return self._checked()
 
+    def reopen(self) -> dict[str, Any]:
+        """The answer of a statement that has ended, known by its id alone.
+
+        :raises OperationalError: where the warehouse has forgotten it.
+        """
+        self.answer = self._asked()
+        if _state(self.answer) != "SUCCEEDED":
+            raise OperationalError(
+                f"the warehouse has no result of statement {self.id} any more",
+                source=self.source,
+                hint="run it again",
+            )
+        self.ended = True
+        return self.answer
+
     def _asked(self) -> dict[str, Any]:
         return self.workspace.get(f"{STATEMENTS}/{self.id}", stop=self.stop)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import hashlib
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,10 +13,11 @@ from typing import Any
 import pyarrow as pa
 
 from batuta_sql.engines.duckdb import PendingResult
+from batuta_sql.exchange.fetch import fragment_query
 from batuta_sql.plan.fragments import Fragment, is_row_wise
 from batuta_sql.plan.relational import Exchange, Filter, Project, Relation, is_stable
 from batuta_sql.query import Query
-from batuta_sql.sources.base import NO_FILE, FragmentQuery, HasFiles, TellsRows
+from batuta_sql.sources.base import NO_FILE, FragmentQuery, HasFiles, KeepsResults, TellsRows
 from batuta_sql.sync.checkpoint import SplitRecord
 
 _BATCH_ROWS = 65_536
@@ -31,8 +32,10 @@ def division_of(query: Query) -> Division:
     if placed is None or len(placed.fragments) != 1 or placed.fallbacks:
         return Whole(query)
     (fragment,) = placed.fragments
-    if not _reads_row_by_row(placed.plan):
+    if not _changes_row_by_row(placed.plan):
         return Whole(query)
+    if not _reads_row_by_row(placed.plan):
+        return _by_result(query, fragment)
     source = query.session.sources[fragment.source]
     if fragment.ranged is not None and isinstance(source, TellsRows):
         return ByBlocks(query, fragment, source)
@@ -40,6 +43,13 @@ def division_of(query: Query) -> Division:
         files = source.files_of_table(fragment.tables[0])
         if files:
             return ByFiles(query, fragment, files)
+    return _by_result(query, fragment)
+
+
+def _by_result(query: Query, fragment: Fragment) -> Division:
+    source = query.session.sources[fragment.source]
+    if isinstance(source, KeepsResults):
+        return ByResult(query, fragment, source)
     return Whole(query)
 
 
@@ -51,6 +61,13 @@ class Division(abc.ABC):
 
     workers = 1
     """How many splits may be read at once."""
+
+    is_of_one_run = False
+    """Whether versions tell only that the splits of a copy that was interrupted are still there."""
+
+    def foreseen(self, split_bytes: float) -> int:
+        """How many splits there will be, at least; nothing is run for it."""
+        return len(self.splits(split_bytes))
 
     @property
     def sources(self) -> frozenset[str]:
@@ -64,7 +81,10 @@ class Division(abc.ABC):
 
     @abc.abstractmethod
     def splits(self, split_bytes: float) -> list[SplitRecord]:
-        """All that there is to do, in splits of about so many bytes of the table."""
+        """All that there is to do, in splits of about so many bytes of the table.
+
+        :raises Error: what a source says instead.
+        """
 
     @abc.abstractmethod
     def fits(self, split: SplitRecord) -> bool:
@@ -128,7 +148,7 @@ class Whole(Division):
         yield Rows(self.query, lambda: self.query.run().to_arrow_reader(_BATCH_ROWS))
 
 
-class _OfOneTable(Division):
+class _OfOneFragment(Division):
     """Splits of the one fragment that a query has."""
 
     tells_versions = True
@@ -136,7 +156,6 @@ class _OfOneTable(Division):
     def __init__(self, query: Query, fragment: Fragment) -> None:
         super().__init__(query)
         self._fragment = fragment
-        (self._table,) = fragment.tables
         query.execution.reads_in_splits = True
 
     @abc.abstractmethod
@@ -159,11 +178,12 @@ class _OfOneTable(Division):
                 prefetch.abandon()
 
 
-class ByBlocks(_OfOneTable):
+class ByBlocks(_OfOneFragment):
     """Ranges of a table's blocks; the last one has no end."""
 
     def __init__(self, query: Query, fragment: Fragment, source: TellsRows) -> None:
         super().__init__(query, fragment)
+        (self._table,) = fragment.tables
         self._source = source
         execution = query.execution
         most = execution.session.settings.sources[fragment.source].max_connections
@@ -209,7 +229,7 @@ class ByBlocks(_OfOneTable):
         return replace(self._fragment, sql=sql, ranged=None)
 
 
-class ByFiles(_OfOneTable):
+class ByFiles(_OfOneFragment):
     """Groups of the files that a version of a table has. A file's content never changes.
 
     :param files: their names and sizes.
@@ -224,19 +244,8 @@ class ByFiles(_OfOneTable):
         self._files = dict(files)
 
     def splits(self, split_bytes: float) -> list[SplitRecord]:
-        groups = self._groups(list(self._files), split_bytes)
+        groups = _grouped(self._files.items(), split_bytes)
         return [SplitRecord(n, files=g) for n, g in enumerate(groups)]
-
-    def _groups(self, names: Sequence[str], split_bytes: float) -> deque[tuple[str, ...]]:
-        groups: list[list[str]] = []
-        room = 0.0
-        for name in names:
-            if room <= 0:
-                groups.append([])
-                room = split_bytes
-            groups[-1].append(name)
-            room -= self._files[name]
-        return deque(map(tuple, groups))
 
     def fits(self, split: SplitRecord) -> bool:
         return bool(split.files)
@@ -245,7 +254,7 @@ class ByFiles(_OfOneTable):
         self, splits: Sequence[SplitRecord], same: Collection[int], split_bytes: float
     ) -> list[SplitRecord]:
         known = {f for s in splits for f in s.files}
-        new = self._groups([f for f in self._files if f not in known], split_bytes)
+        new = _grouped([(f, s) for f, s in self._files.items() if f not in known], split_bytes)
         again: list[SplitRecord] = []
         for split in splits:
             there = tuple(f for f in split.files if f in self._files)
@@ -265,6 +274,63 @@ class ByFiles(_OfOneTable):
 
     def _part(self, split: SplitRecord) -> Fragment:
         return replace(self._fragment, files=split.files)
+
+
+class ByResult(_OfOneFragment):
+    """Parts of the result of one statement, which the source keeps for a while.
+
+    A copy that was interrupted goes on with the same result, and so with the same state.
+    """
+
+    is_of_one_run = True
+
+    def __init__(self, query: Query, fragment: Fragment, source: KeepsResults) -> None:
+        super().__init__(query, fragment)
+        self._source = source
+        self._there: dict[str, bool] = {}
+        self.workers = query.session.settings.sources[fragment.source].max_connections
+
+    def foreseen(self, split_bytes: float) -> int:
+        return 1
+
+    def splits(self, split_bytes: float) -> list[SplitRecord]:
+        parts = self._source.parts_of_result(fragment_query(self._fragment))
+        self._there |= {_result_of(name): True for name, _ in parts}
+        return [SplitRecord(n, files=group) for n, group in enumerate(_grouped(parts, split_bytes))]
+
+    def fits(self, split: SplitRecord) -> bool:
+        return bool(split.files)
+
+    def updated(
+        self, splits: Sequence[SplitRecord], same: Collection[int], split_bytes: float
+    ) -> list[SplitRecord]:
+        return [s if s.number in same else SplitRecord(s.number, files=s.files) for s in splits]
+
+    def version(self, split: SplitRecord) -> str | None:
+        result = _result_of(split.files[0])
+        if result not in self._there:
+            self._there[result] = self._source.has_result(split.files[0])
+        return " ".join(split.files) if self._there[result] else "gone"
+
+    def _part(self, split: SplitRecord) -> Fragment:
+        return replace(self._fragment, files=split.files)
+
+
+def _result_of(part: str) -> str:
+    return part.rpartition("/")[0]
+
+
+def _grouped(named: Iterable[tuple[str, float]], split_bytes: float) -> deque[tuple[str, ...]]:
+    """Names in groups of about so many bytes."""
+    groups: list[list[str]] = []
+    room = 0.0
+    for name, size in named:
+        if room <= 0:
+            groups.append([])
+            room = split_bytes
+        groups[-1].append(name)
+        room -= size
+    return deque(map(tuple, groups))
 
 
 class Rows:
@@ -295,11 +361,22 @@ class Rows:
             raise self._query.failure(error) from None
 
 
+def _changes_row_by_row(plan: Relation) -> bool:
+    """Whether a placed plan chooses rows that arrive and computes their values, and no more."""
+    return _exchange(plan) is not None
+
+
 def _reads_row_by_row(plan: Relation) -> bool:
     """Whether a placed plan does nothing but choose rows of one table and compute their values."""
+    exchange = _exchange(plan)
+    return exchange is not None and is_row_wise(exchange.input)
+
+
+def _exchange(plan: Relation) -> Exchange | None:
+    """What arrives, where all above it is row by row."""
     node = plan
     while isinstance(node, Project | Filter):
         if not all(map(is_stable, node.expressions)):
-            return False
+            return None
         node = node.input
-    return isinstance(node, Exchange) and is_row_wise(node.input)
+    return node if isinstance(node, Exchange) else None

@@ -245,10 +245,10 @@ class _Job:
         return query
 
     def _foreseen(self, query: Query, division: Division) -> SyncResult:
-        splits = division.splits(self.request.split_bytes)
+        splits = division.foreseen(self.request.split_bytes)
         found = estimate_of(query)
         return SyncResult(
-            "planned", self.request.place, int(found.rows or 0), splits=len(splits), estimate=found
+            "planned", self.request.place, int(found.rows or 0), splits=splits, estimate=found
         )
 
     # --- what there is to do -------------------------------------------------------------------
@@ -299,15 +299,20 @@ class _Job:
             return set(), "the labels have changed: all is copied again"
         if not committed:
             return set(), ""
-        if not all(map(division.fits, before)) or not division.tells_versions:
+        tells = division.tells_versions
+        if known.state == "finished" and division.is_of_one_run:
+            tells = False
+        if not all(map(division.fits, before)) or not tells:
             return set(), (
                 "the source does not tell what has changed since: all is copied again"
-                if not division.tells_versions
+                if not tells
                 else "the table is read in another way now: all is copied again"
             )
         with ThreadPoolExecutor(division.workers, "batuta-sync") as pool:
             sound = list(pool.map(lambda s: self._is_same(known, s, division), committed))
         same = {s.number for s, is_same in zip(committed, sound, strict=True) if is_same}
+        if division.is_of_one_run and not same:
+            return set(), "the source has the result no more: all is copied again"
         changed = len(committed) - len(same)
         note = f"{len(same)} of {len(before)} splits were there already"
         return same, f"{note}, {changed} had changed since" if changed else note

@@ -435,6 +435,8 @@ async def set_(request: Request) -> Any:
     WORLD.faults += told.get("faults", [])
     if told.get("forget_tokens"):
         WORLD.tokens = {TOKEN: float("inf")}
+    if told.get("forget_statements"):
+        WORLD.statements.clear()
     if told.get("expire_links"):
         for one in WORLD.statements.values():
             one.signature, one.expires = secrets.token_hex(8), 0.0
