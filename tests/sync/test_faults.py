@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import threading
@@ -13,11 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import batuta_sql
 from batuta_sql.errors import OperationalError
+from tests.emulators.aws_process import aws_emulator
+from tests.emulators.bigquery_front import Fault, bigquery_front
 from tests.emulators.databricks import Workspace
+from tests.emulators.snowflake_process import snowflake_emulator
 from tests.faults.proxy import Proxy
 from tests.sync.conftest import config_of, rows_of, run, truth
 
@@ -166,3 +172,110 @@ def test_a_clock_that_jumps(
             assert rows_of(target, "parquet") == truth(connect())
             run(uri, statement)
         assert connection.sync("crm.orders", target, **options).outcome == "unchanged"
+
+
+# --- other services ------------------------------------------------------------------------------
+
+
+def test_objects_over_connections_that_break(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    chance, target = random.Random(13), tmp_path / "t"
+    with aws_emulator(tmp_path_factory.mktemp("aws")) as aws:
+        store = aws.filesystem()
+        store.mkdir("faulty")
+        for n in range(6):
+            buffer = io.BytesIO()
+            ids = range(n * 20_000, n * 20_000 + 20_000)
+            pq.write_table(pa.table({"id": ids, "word": [f"{i:x}" for i in ids]}), buffer)
+            store.pipe(f"faulty/t/{n}.parquet", buffer.getvalue())
+
+        def source(endpoint: str) -> dict[str, Any]:
+            options = aws.storage_options | {"AWS_ENDPOINT_URL": endpoint}
+            more = {"connect_timeout": 2, "query_timeout": 5}
+            return {"kind": "files", "path": "s3://faulty", "storage_options": options, **more}
+
+        slow = lambda progress: time.sleep(0.3)  # noqa: E731
+        with Proxy(aws.emulator.url) as proxy:
+            endpoint = proxy.uri.replace("http://@", "http://").rstrip("/")
+            with (
+                batuta_sql.connect({"sources": {"lake": source(endpoint)}}) as connection,
+                Weather(proxy, chance, FAULTS) as weather,
+            ):
+                until_done(lambda: connection.sync("lake.t", target, split_bytes=1, progress=slow))
+        assert len(weather.came) > FAULTS / 4
+        with batuta_sql.connect({"sources": {"lake": source(aws.emulator.url)}}) as connection:
+            assert rows_of(target, "parquet") == truth(connection, "SELECT * FROM lake.t")
+
+
+def test_bigquery_under_faults(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    rows, chance, target = 3000, random.Random(17), tmp_path / "big"
+    kinds = [
+        *({"how": how} for how in ("reset", "half", "garbage", "lost")),
+        *({"how": "status", "status": s, "reason": r} for s, r in STATUSES),
+    ]
+    with bigquery_front(tmp_path_factory.mktemp("bigquery")) as front:
+        front.dataset("shop")
+        fields = [{"name": "id", "type": "INTEGER"}, {"name": "text", "type": "STRING"}]
+        front.table("shop", "big", fields)
+        front.insert_all("shop", "big", [{"id": str(i), "text": f"row {i}"} for i in range(rows)])
+        front.page_rows = 200
+        left = [FAULTS]
+
+        def fails(request: Any) -> bool:
+            if left[0] <= 0 or chance.random() > 0.25:
+                return False
+            left[0] -= 1
+            return True
+
+        front.faults += [
+            Fault(when=fails, times=FAULTS, **chance.choice(kinds)) for _ in range(FAULTS)
+        ]
+        config = {
+            "sources": {"s": front.settings(query_timeout=30)},
+            "cost": {"on_unknown": "allow", "history": False},
+        }
+        with batuta_sql.connect(config) as connection:
+            until_done(lambda: connection.sync("s.shop.big", target))
+        assert left[0] < FAULTS
+    assert rows_of(target, "parquet") == [(i, f"row {i}") for i in range(rows)]
+
+
+STATUSES = [(429, "rateLimitExceeded"), (500, "backendError"), (503, "backendError"), (401, "")]
+
+
+def test_snowflake_under_faults(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    chance, over = random.Random(19), threading.Event()
+    with snowflake_emulator(tmp_path_factory.mktemp("snowflake")) as server:
+        server.run("CREATE TABLE customer (id NUMBER(38,0), name VARCHAR)")
+        server.run_behind(
+            "INSERT INTO shop.public.customer SELECT i, 'n' || i FROM range(30000) r(i)"
+        )
+        came = []
+
+        def weather() -> None:
+            while not over.wait(chance.uniform(0, 0.3)) and len(came) < FAULTS:
+                came.append(chance.choice([429, 500, 503]))
+                server.fail(status=came[-1], times=chance.choice([1, 2]))
+                over.wait(chance.uniform(0, 0.5))
+                server.heal()
+
+        config = {
+            "sources": {"sf": server.settings(connect_timeout=5, query_timeout=10)},
+            "cost": {"on_unknown": "allow", "history": False},
+        }
+        thread = threading.Thread(target=weather)
+        thread.start()
+        try:
+            with batuta_sql.connect(config) as connection:
+                for n in range(4):
+                    until_done(
+                        lambda n=n: connection.sync("sf.customer", tmp_path / f"customer{n}")
+                    )
+        finally:
+            over.set()
+            thread.join()
+        assert came
+        for n in range(4):
+            target = tmp_path / f"customer{n}"
+            assert rows_of(target, "parquet") == [(i, f"n{i}") for i in range(30_000)]
