@@ -155,7 +155,8 @@ class Fetch:
         if self.patience is None or self.metrics.finished:
             return False
         hopeless = (self.least_seconds or 0.0) > self.patience
-        if time.monotonic() - self.started < self.patience and not hopeless:
+        took = time.monotonic() - self.started - self.metrics.rested
+        if took < self.patience and not hopeless:
             return False
         return self.metrics.rows < (self.fragment.rows or 0.0) / 2
 
@@ -212,8 +213,13 @@ class Fetch:
             for batch in reader:
                 worked = time.monotonic() - began
                 yield batch
-                self.metrics.rested += governor.rest(worked, lambda: bool(self.stop))
+                if self._may_rest():
+                    self.metrics.rested += governor.rest(worked, lambda: bool(self.stop))
                 began = time.monotonic()
+
+    def _may_rest(self) -> bool:
+        """The source counts rests as time that the statement takes."""
+        return self.timeout is None or self.metrics.rested < self.timeout * _RESTS_SHARE
 
 
 class Prefetch:
@@ -315,3 +321,5 @@ class Prefetch:
 
 
 _GRACE_SECONDS = 1.0
+_RESTS_SHARE = 0.25
+"""Of ``query_timeout`` that rests may take."""

@@ -329,3 +329,11 @@ def test_a_query_gives_way_and_says_so(uri: str) -> None:
 def test_unless_it_is_told_not_to(uri: str) -> None:
     rows, slowed, rested = slow_query(uri, throttle=False)
     assert (rows, slowed, rested) == (400_000, set(), 0)
+
+
+def test_giving_way_is_no_reason_to_run_out_of_time(uri: str) -> None:
+    """The server counts the time in which nothing is read of a statement."""
+    rows, slowed, rested = slow_query(uri, query_timeout=30.0)
+    assert rows == 400_000
+    assert slowed
+    assert rested <= 30.0 * 0.25 + 6
