@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
@@ -37,6 +38,8 @@ ISOLATION: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": "false",
 }
 """No download and no look at the caller's variables, in every DuckDB of ours."""
+
+_CLOSE_SECONDS = 5.0
 
 
 class DuckDBEngine:
@@ -248,6 +251,20 @@ def _evaluated(
 def quote(name: str) -> str:
     """An identifier in DuckDB's quotes."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def close_when_free(connection: duckdb.DuckDBPyConnection) -> None:
+    """Closes a connection that another thread may still be using; what it runs is interrupted."""
+    deadline = time.monotonic() + _CLOSE_SECONDS
+    while True:
+        try:
+            connection.close()
+            return
+        except duckdb.ResourceInUseException:
+            if time.monotonic() > deadline:
+                return
+            connection.interrupt()
+            time.sleep(0.02)
 
 
 def engine_error(error: BaseException, hint: str | None = None) -> Error:

@@ -19,7 +19,13 @@ import duckdb
 import pyarrow as pa
 from sqlglot import exp
 
-from batuta_sql.engines.duckdb import ISOLATION, engine_error, quote, stream_error
+from batuta_sql.engines.duckdb import (
+    ISOLATION,
+    close_when_free,
+    engine_error,
+    quote,
+    stream_error,
+)
 from batuta_sql.errors import Error, OperationalError, QueryCancelled
 from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import DuckDBTranslator, quoted_table
@@ -164,7 +170,7 @@ class EmbeddedSource(abc.ABC):
 
     def close(self) -> None:
         if "engine" in self.__dict__:
-            self.engine.close()
+            close_when_free(self.engine)
 
 
 def estimated(

@@ -226,18 +226,18 @@ def printing(tmp_path: Path) -> Callable[[str], Secret]:
 @pytest.mark.parametrize(
     "ends",
     [
-        {"expiry": in_seconds(3600).isoformat()},
-        {"expiry": in_seconds(3600).strftime("%Y-%m-%dT%H:%M:%SZ")},
-        {"expires_on": int(time.time()) + 3600},
-        {"expires_in": 3600, "token_type": "Bearer"},
-        {"expirationTimestamp": in_seconds(3600).isoformat()},
+        lambda: {"expiry": in_seconds(3600).isoformat()},
+        lambda: {"expiry": in_seconds(3600).strftime("%Y-%m-%dT%H:%M:%SZ")},
+        lambda: {"expires_on": int(time.time()) + 3600},
+        lambda: {"expires_in": 3600, "token_type": "Bearer"},
+        lambda: {"expirationTimestamp": in_seconds(3600).isoformat()},
     ],
     ids=["offset", "Z", "epoch", "in", "exec"],
 )
 def test_a_command_may_say_until_when(
-    printing: Callable[[str], Secret], ends: dict[str, Any]
+    printing: Callable[[str], Secret], ends: Callable[[], dict[str, Any]]
 ) -> None:
-    secret = printing(json.dumps({"access_token": "token-7", **ends}))
+    secret = printing(json.dumps({"access_token": "token-7", **ends()}))
     assert [secret.reveal() for _ in range(3)] == ["token-7"] * 3
     assert 3500 < (secret.seconds_left() or 0) <= 3600
     assert printing.runs() == 1  # type: ignore[attr-defined]
