@@ -34,6 +34,9 @@ PREFETCH_BYTES = 32 << 20
 
 _CLOSE_SECONDS = 5.0
 
+_GIVES_WAY_AFTER = 5.0
+"""Seconds: a question that somebody waits for is soon over, and slows nobody down for long."""
+
 _FAR_OFF = 10.0
 _WORTH_BEGINNING_AGAIN = 200_000
 """Rows that need not be moved then; fewer arrive sooner than another statement is sent."""
@@ -205,6 +208,7 @@ class Execution:
                 self.degree(fragment),
                 self._patience(reduced.asked),
                 self.session.governor(fragment.source),
+                0.0 if self.reads_in_splits else _GIVES_WAY_AFTER,
             )
             # With keys it is another statement than the one that the source is asked about.
             told = fetch.told if reduced.keys is None else _not_about_it

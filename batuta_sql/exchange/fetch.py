@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -111,6 +112,7 @@ class Fetch:
 
     :param patience: seconds after which it runs away, unless half of its rows are here.
     :param governor: of the source that is asked; None where no source is.
+    :param gives_way_after: seconds after which it gives way to others.
     """
 
     fragment: Fragment
@@ -121,6 +123,7 @@ class Fetch:
     degree: int = 1
     patience: float | None = None
     governor: Governor | None = None
+    gives_way_after: float = 0.0
     least_seconds: float | None = None
     """What the source's own plan says; known a moment after the statement was sent."""
     metrics: FetchMetrics = field(default_factory=FetchMetrics)
@@ -208,12 +211,16 @@ class Fetch:
         if governor is None:
             yield from reader
             return
-        with governor.reading(self.metrics.connections):
+        with ExitStack() as stack:
+            is_long = False
             began = time.monotonic()
             for batch in reader:
                 worked = time.monotonic() - began
                 yield batch
-                if self._may_rest():
+                if not is_long and began - self.started >= self.gives_way_after:
+                    is_long = True
+                    stack.enter_context(governor.reading(self.metrics.connections))
+                if is_long and self._may_rest():
                     self.metrics.rested += governor.rest(worked, lambda: bool(self.stop))
                 began = time.monotonic()
 
