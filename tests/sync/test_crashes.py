@@ -25,7 +25,7 @@ import batuta_sql
 from tests.faults.proxy import Proxy
 from tests.sync.conftest import ROWS, SPLIT, config_of, rows_of, run, truth
 
-KILLS = int(os.environ.get("BATUTA_SYNC_KILLS", "4"))
+KILLS = int(os.environ.get("BATUTA_SYNC_KILLS", "50"))
 TARGETS = {"parquet": "orders", "delta": "orders", "duckdb": "copy.duckdb", "ald": "orders.ald"}
 
 SYNC = """

@@ -172,7 +172,8 @@ def test_an_issuer_that_fails_ends_the_copy_and_the_next_run_goes_on(
 
 def test_tokens_that_end_in_the_middle_of_one_result(databricks: Workspace, tmp_path: Path) -> None:
     databricks.reset()
-    rows, parts = 40_000, 40
+    parts = max(40, int(SECONDS * 5))
+    rows = parts * 1000
     schema = databricks.new_schema()
     databricks.run(
         f"CREATE TABLE lab.{schema}.orders AS SELECT i AS id, 'w' || i AS word"
