@@ -51,6 +51,7 @@ def finished(uri: str, target: Path, form: str, **options: Any) -> dict[str, Any
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("form", TARGETS)
 def test_kill_9_at_any_moment(
     uri: str, connect: Callable[..., Any], tmp_path: Path, form: str
