@@ -55,17 +55,27 @@ class _Lines:
 
 
 def _line(progress: Progress) -> str:
+    return "; ".join([_counts(progress), *_remarks(progress)])
+
+
+def _counts(progress: Progress) -> str:
+    """How far it is."""
     rate = progress.rows / progress.seconds if progress.seconds > 0 else 0.0
     kept = f", {progress.kept:,} were there" if progress.kept else ""
     left = f", {_left(progress)} left" if _left(progress) else ""
-    again = f" (again, after {progress.again})" if progress.again else ""
-    slowed = "".join(f"; {s}" for s in progress.slowed)
-    ends = progress.credential
-    credential = f"; credential good for {duration(ends)}" if ends is not None else ""
     return (
         f"{progress.done:,} of {progress.splits:,} splits{kept}; {progress.rows:,} rows,"
-        f" {size(progress.bytes)}, {rate:,.0f} rows a second{left}{again}{slowed}{credential}"
+        f" {size(progress.bytes)}, {rate:,.0f} rows a second{left}"
     )
+
+
+def _remarks(progress: Progress) -> list[str]:
+    """What else there is to know: why it goes slowly, or began again."""
+    found = [f"again, after {progress.again}"] if progress.again else []
+    found += progress.slowed
+    if progress.credential is not None:
+        found.append(f"the credential is good for {duration(progress.credential)}")
+    return found
 
 
 def _left(progress: Progress) -> str:
@@ -78,20 +88,24 @@ def _left(progress: Progress) -> str:
 
 @contextlib.contextmanager
 def _bar() -> Iterator[Watch]:
-    from rich.console import Console
+    from rich.console import Console, Group
+    from rich.live import Live
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
+    from rich.text import Text
 
     console = Console(stderr=True)
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Bar(*columns, console=console, transient=True) as bar:
+    bar = Bar(BarColumn(20), TextColumn("{task.description}"), TimeElapsedColumn(), console=console)
+    remarks = Text(style="dim")
+    with Live(Group(bar, remarks), console=console, transient=True):
         task = bar.add_task("", total=None)
 
         def watch(progress: Progress) -> None:
             # Of a single split nobody knows how much there is.
             total = progress.splits if progress.splits > 1 else None
-            shown = _line(progress)
+            shown = _counts(progress)
             bar.update(task, total=total, completed=progress.done, description=shown)
+            remarks.plain = "\n".join(_remarks(progress))
 
         yield watch
 

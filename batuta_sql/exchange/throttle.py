@@ -57,7 +57,7 @@ class Throttled:
             return f"{self.source} is {self.health}"
         worth = f"{self.level:.1f} of {self.most} readers"
         if self.level < 1:
-            worth = f"a reader {self.level:.0%} of the time"
+            worth = f"one reader {self.level:.0%} of the time"
         why = f": {self.reason}" if self.reason else ""
         return f"{self.source} is {self.health}, slowed down to {worth}{why}"
 

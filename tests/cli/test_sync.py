@@ -14,7 +14,9 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from batuta_sql.cli import copying
 from batuta_sql.demo.postgres_server import PostgresServer
+from batuta_sql.sync.request import Progress
 from tests.cli.conftest import Command
 from tests.sync.conftest import MAKE, ROWS, rows_of, run
 
@@ -249,3 +251,13 @@ def test_a_person_may_force_what_is_not_safe(
     if status == 0:
         assert "2 rows did not fit" in terminal.before
         assert len(rows_of(tmp_path / "orders", "parquet")) == ROWS - 2
+
+
+def test_a_line_says_why_it_goes_slowly_and_how_long_a_credential_lasts() -> None:
+    slowed = ("crm is busy, slowed down to one reader 25% of the time",)
+    told = Progress(10, 4, 0, 1000, 1 << 20, 2.0, "crm: gone", slowed, 90.0)
+    line = copying._line(told)
+    for words in ("4 of 10 splits", "500 rows a second", "again, after crm: gone", slowed[0]):
+        assert words in line
+    assert "the credential is good for 90 s" in line
+    assert "credential" not in copying._line(Progress(10, 4, 0, 1000, 1 << 20, 2.0))
