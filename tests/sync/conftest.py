@@ -116,6 +116,20 @@ def files_of(path: Path) -> set[str]:
     return {p.name for p in path.iterdir()}
 
 
+class Interrupted(Exception):
+    """What ends a copy in a test."""
+
+
+def after(splits: int) -> Callable[[Any], None]:
+    """Ends a copy when so many splits of this run are on the disk."""
+
+    def watch(progress: Any) -> None:
+        if progress.done - progress.kept >= splits:
+            raise Interrupted
+
+    return watch
+
+
 def types_of(path: Path) -> dict[str, str]:
     """The DuckDB types of the columns of a folder of Parquet files."""
     with duckdb.connect() as con:

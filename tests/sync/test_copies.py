@@ -19,6 +19,8 @@ from batuta_sql.sync.checkpoint import CheckpointError
 from tests.sync.conftest import (
     ROWS,
     SPLIT,
+    Interrupted,
+    after,
     config_of,
     files_of,
     rows_of,
@@ -30,20 +32,6 @@ from tests.sync.conftest import (
 Connect = Callable[..., Any]
 
 TARGETS = {"parquet": "orders", "delta": "orders", "duckdb": "copy.duckdb", "ald": "orders.ald"}
-
-
-class Interrupted(Exception):
-    """What ends a copy in a test."""
-
-
-def after(splits: int) -> Callable[[Any], None]:
-    """Ends a copy when so many splits of this run are on the disk."""
-
-    def watch(progress: Any) -> None:
-        if progress.done - progress.kept >= splits:
-            raise Interrupted
-
-    return watch
 
 
 @pytest.mark.parametrize("form", TARGETS)

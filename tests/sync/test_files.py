@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,11 @@ from pyiceberg.expressions import EqualTo
 import batuta_sql
 from tests.emulators.aws_process import AwsEmulator, aws_emulator
 from tests.sources.iceberg_writer import PATH_ID, HandMade, settings_of, sql_catalog, with_id
-from tests.sync.conftest import rows_of, truth
+from tests.sync.conftest import Interrupted, after, rows_of, truth
 
 FILES = 6
 SETTLES = 2.1
 """Seconds after which a local file counts as written."""
-
-
-class Interrupted(Exception):
-    """What ends a copy in a test."""
-
-
-def after(splits: int) -> Callable[[Any], None]:
-    """Ends a copy when so many splits of this run are on the disk."""
-
-    def watch(progress: Any) -> None:
-        if progress.done - progress.kept >= splits:
-            raise Interrupted
-
-    return watch
 
 
 def rows(n: int) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +10,11 @@ import pytest
 
 import batuta_sql
 from tests.emulators.databricks import Workspace
-from tests.sync.conftest import Rows, rows_of, truth
+from tests.sync.conftest import Interrupted, Rows, after, rows_of, truth
 
 ROWS, PARTS = 20_000, 10
 TARGETS = {"parquet": "orders", "delta": "orders", "duckdb": "copy.duckdb", "ald": "orders.ald"}
 STATEMENT = "POST /api/2.0/sql/statements"
-
-
-class Interrupted(Exception):
-    """What ends a copy in a test."""
-
-
-def after(splits: int) -> Callable[[Any], None]:
-    """Ends a copy when so many splits of this run are on the disk."""
-
-    def watch(progress: Any) -> None:
-        if progress.done - progress.kept >= splits:
-            raise Interrupted
-
-    return watch
 
 
 @pytest.fixture
