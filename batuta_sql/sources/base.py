@@ -165,11 +165,16 @@ class HasFiles(Protocol):
 class KeepsResults(Protocol):
     """A source that keeps the result of a statement for some hours, in parts that never change."""
 
+    @property
+    def keeps_results(self) -> bool:
+        """Whether it does so in the way that it is reached."""
+        ...
+
     def parts_of_result(self, query: FragmentQuery) -> Sequence[tuple[str, float]]:
         """Runs a statement, and names the parts of its result, with their sizes in bytes, about.
 
-        At least one; empty where this source keeps no results. A ``FragmentQuery`` whose ``files``
-        are such names reads these parts, and runs nothing.
+        At least one. A ``FragmentQuery`` whose ``files`` are such names reads these parts, and
+        runs nothing.
 
         :raises Error: in the statement's own words where it failed.
         """

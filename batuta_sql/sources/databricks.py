@@ -101,9 +101,11 @@ class Databricks:
             return None
         return self._warehouse.usage(statement_id)
 
+    @property
+    def keeps_results(self) -> bool:
+        return self._adbc is None
+
     def parts_of_result(self, query: FragmentQuery) -> Sequence[tuple[str, float]]:
-        if self._adbc is not None:
-            return []
         statement = self._statement(query.sql)
         try:
             statement.run()

@@ -267,10 +267,11 @@ def parts_of(statement: Statement) -> list[tuple[str, float]]:
     """
     manifest = statement.answer.get("manifest") or {}
     refuse_if_truncated(manifest, statement.source)
-    chunks = manifest.get("chunks") or [{"chunk_index": 0}]
-    return [
-        (f"{statement.id}/{int(c['chunk_index'])}", float(c.get("byte_count") or 0)) for c in chunks
-    ]
+    told = {int(c["chunk_index"]): c for c in manifest.get("chunks") or ()}
+    # Of a large result not every part need be described.
+    count = int(manifest.get("total_chunk_count") or len(told))
+    sizes = [float(told.get(i, {}).get("byte_count") or 0) for i in range(max(count, 1))]
+    return [(f"{statement.id}/{i}", size) for i, size in enumerate(sizes)]
 
 
 def numbers_of_parts(names: Sequence[str]) -> tuple[str, list[int]]:

@@ -48,7 +48,7 @@ def division_of(query: Query) -> Division:
 
 def _by_result(query: Query, fragment: Fragment) -> Division:
     source = query.session.sources[fragment.source]
-    if isinstance(source, KeepsResults):
+    if isinstance(source, KeepsResults) and source.keeps_results:
         return ByResult(query, fragment, source)
     return Whole(query)
 

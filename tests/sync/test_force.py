@@ -24,7 +24,18 @@ from batuta_sql.errors import OperationalError, ProgrammingError
 from batuta_sql.sync.checkpoint import Checkpoint
 from batuta_sql.sync.drift import SchemaDrift
 from batuta_sql.sync.rejects import Rejects
-from tests.sync.conftest import ROWS, SPLIT, config_of, files_of, rows_of, run, truth, types_of
+from tests.sync.conftest import (
+    ROWS,
+    SPLIT,
+    Interrupted,
+    after,
+    config_of,
+    files_of,
+    rows_of,
+    run,
+    truth,
+    types_of,
+)
 
 Connect = Callable[..., Any]
 
@@ -47,18 +58,6 @@ FITTING = (
     " WHERE id NOT IN (5, 60000, 119000)"
 )
 FORCE: dict[str, Any] = {"on_drift": "force", "changes": {"customer": None}}
-
-
-class Interrupted(Exception):
-    """What ends a copy in a test."""
-
-
-def after(splits: int) -> Callable[[Any], None]:
-    def watch(progress: Any) -> None:
-        if progress.done - progress.kept >= splits:
-            raise Interrupted
-
-    return watch
 
 
 def rejects_of(target: Path) -> list[tuple[Any, ...]]:

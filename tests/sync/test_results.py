@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 
 import batuta_sql
+from batuta_sql.sources.databricks_results import parts_of
 from tests.emulators.databricks import Workspace
+from tests.emulators.process import Emulator
 from tests.sync.conftest import Interrupted, Rows, after, rows_of, truth
 
 ROWS, PARTS = 20_000, 10
@@ -155,3 +158,29 @@ def test_a_dry_run_runs_nothing(
     explained = [r for r in lake.requests() if r["line"] == STATEMENT]
     assert len(explained) - asked <= 1
     assert isinstance(truth(connection, f"SELECT * FROM dbx.{table}"), Rows)
+
+
+def test_a_warehouse_that_tells_of_the_first_parts_only(connection: Any) -> None:
+    """All that it counts are there, whether it describes them or not."""
+    told = [{"chunk_index": 0, "row_count": 10, "byte_count": 5}]
+    manifest = {"total_chunk_count": 3, "total_row_count": 30, "chunks": told}
+    statement: Any = connection._session.sources["dbx"]._statement("")
+    statement.id, statement.answer = "s", {"manifest": manifest}
+    assert parts_of(statement) == [("s/0", 5.0), ("s/1", 0.0), ("s/2", 0.0)]
+
+
+def test_a_transport_that_keeps_no_results_delivers_all_rows(
+    spark_connect: Emulator, tmp_path: Path
+) -> None:
+    options = {
+        "uri": f"sc://127.0.0.1:{spark_connect.port}",
+        "adbc.spark.session_id": str(uuid.uuid4()),
+    }
+    source = {"kind": "databricks", "transport": "spark_connect", "options": options}
+    config = {"sources": {"dbx": source}, "cost": {"on_unknown": "allow", "history": False}}
+    with batuta_sql.connect(config) as made:
+        transport = made._session.sources["dbx"]._adbc
+        transport.rows("CREATE SCHEMA lab.s0")
+        transport.rows("CREATE TABLE lab.s0.orders AS SELECT id FROM range(1000)")
+        made.sync("dbx.s0.orders", tmp_path / "orders")
+    assert rows_of(tmp_path / "orders", "parquet") == [(i,) for i in range(1000)]
