@@ -315,6 +315,7 @@ class Connection:
         watermark: str | None = None,
         full_compare: bool = False,
         changes: Mapping[str, str | None] | None = None,
+        max_rejects: int | None = None,
         progress: Callable[[Progress], None] = lambda progress: None,
     ) -> SyncResult:
         """Copies a table, a view or the result of a query, or goes on with a copy of it that was
@@ -335,6 +336,7 @@ class Connection:
         :param changes: with ``force``: the columns whose changes are taken though they are not
             safe, and the DuckDB types to which their values are cast; None: that of the copy. Rows
             with values that do not fit are left out, see ``SyncResult.rejects``.
+        :param max_rejects: with more such rows the copy fails, and nothing is published.
         :param progress: told a few times a second how far it is.
         :raises SchemaDrift: where the schema has changed and that was not accepted.
         :raises CheckpointError: where the checkpoint is damaged, of another copy, or in use.
@@ -351,6 +353,8 @@ class Connection:
             raise ProgrammingError("a key and a watermark column go together")
         if changes and on_drift != "force":
             raise ProgrammingError('changes are named with on_drift="force"')
+        if max_rejects is not None and max_rejects < 0:
+            raise ProgrammingError("max_rejects is a number of rows, 0 or more")
         request = Request(
             origin,
             Path(to),
@@ -363,6 +367,7 @@ class Connection:
             watermark,
             full_compare,
             dict(changes or {}),
+            max_rejects,
         )
         audit = AuditLog.usual(self._settings.labels.audit_log)
         return synchronise(request, self._cancellable, progress, audit)

@@ -418,6 +418,7 @@ class Commands:
         checkpoint: Path | None = None,
         on_drift: OnDrift | None = None,
         change: tuple[str, ...] = (),
+        max_rejects: int | None = None,
         dry_run: bool = False,
         split_mb: Annotated[float, Parameter(name="--split-mb")] = 128,
         key: tuple[str, ...] = (),
@@ -450,6 +451,8 @@ class Commands:
             is not safe. Its values are cast to TYPE, a type of DuckDB; default: that of the copy.
             Rows whose value does not fit are left out, and written beside the copy with the reason.
             May be given again.
+        max_rejects
+            Fail, and publish nothing, where more rows than that do not fit. Default: any number may.
         dry_run
             Show the splits and the estimate; copy nothing.
         split_mb
@@ -491,6 +494,7 @@ class Commands:
                     watermark=watermark,
                     full_compare=full_compare,
                     changes=changes,
+                    max_rejects=max_rejects,
                     progress=watch,
                 )
 

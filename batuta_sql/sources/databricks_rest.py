@@ -223,7 +223,9 @@ class Workspace:
 
     def _read(self, answer: httpx.Response) -> dict[str, Any]:
         try:
-            told = answer.json() if answer.content else {}
+            # What changes something may be answered with nothing.
+            is_empty = not answer.content and answer.request.method != "GET"
+            told = {} if is_empty else answer.json()
         except ValueError:
             told = None
         if answer.is_success and isinstance(told, dict):

@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/glue/latest/webapi/API_Operations.html
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -138,14 +139,22 @@ class GlueCatalog:
         table = {"DatabaseName": database, "Name": name}
         if record.get("CatalogId"):
             table["CatalogId"] = record["CatalogId"]
-        answer = self._call(
-            "lakeformation",
-            "list_data_cells_filter",
-            f"the data filters of {database}.{name}",
-            "lakeformation:ListDataCellsFilter",
-            Table=table,
-        )
-        return bool(answer.get("DataCellsFilters"))
+        more: dict[str, str] = {}
+        while True:
+            answer = self._call(
+                "lakeformation",
+                "list_data_cells_filter",
+                f"the data filters of {database}.{name}",
+                "lakeformation:ListDataCellsFilter",
+                Table=table,
+                **more,
+            )
+            if answer.get("DataCellsFilters"):
+                return True
+            # A page may be empty and not the last.
+            if not answer.get("NextToken"):
+                return False
+            more = {"NextToken": answer["NextToken"]}
 
     # --- who asks ------------------------------------------------------------------------------
 
@@ -230,7 +239,7 @@ class GlueCatalog:
         with self._lock:
             if service not in self._clients:
                 timeout = self._settings.query_timeout
-                self._clients[service] = session.client(
+                client = self._clients[service] = session.client(
                     service,
                     endpoint_url=self._settings.endpoint,
                     config=Config(
@@ -242,6 +251,7 @@ class GlueCatalog:
                         ignore_configured_endpoint_urls=True,
                     ),
                 )
+                client.meta.events.register("before-parse", _must_be_whole)
                 keep_out_of_logs(self._hidden)
             return self._clients[service]
 
@@ -268,11 +278,15 @@ class GlueCatalog:
         return {"CatalogId": self._settings.catalog_id, **parameters}
 
     def _renewed(self, what: str, permission: str, ask: Callable[[], T]) -> T:
-        """An answer; credentials that have ended are looked up anew, once."""
+        """An answer; asked for once more where the first is broken, and where the credentials have
+        ended, which are looked up anew.
+        """
         try:
             return self._guarded(what, permission, ask)
         except _Expired:
             self.close()
+            return self._guarded(what, permission, ask)
+        except _Broken:
             return self._guarded(what, permission, ask)
 
     def _guarded(self, what: str, permission: str, ask: Callable[[], T]) -> T:
@@ -287,6 +301,10 @@ class GlueCatalog:
         from botocore import exceptions as known
 
         words = redact(" ".join(str(error).split()), self.secrets())
+        if isinstance(error, json.JSONDecodeError):
+            return _Broken(
+                f"{what} cannot be read: the answer is no whole JSON: {words}", source=self._source
+            )
         if isinstance(error, known.ClientError):
             return self._refusal(error, words, what, permission)
         if isinstance(error, known.NoCredentialsError | known.PartialCredentialsError):
@@ -325,8 +343,21 @@ class _Expired(OperationalError):
     """The credentials have ended."""
 
 
+class _Broken(OperationalError):
+    """The answer is not what the service sent."""
+
+
 class _NotTaken(OperationalError):
     """The service does not understand what it was asked."""
+
+
+def _must_be_whole(response_dict: Mapping[str, Any], **_: Any) -> None:
+    """Of an answer that is no JSON, botocore makes one that says nothing: no partitions, no tags.
+
+    :raises json.JSONDecodeError: instead.
+    """
+    if response_dict["status_code"] < 300:
+        json.loads(response_dict["body"])
 
 
 def at_once(function: Callable[[Any], T], items: Iterable[Any]) -> list[T]:

@@ -7,6 +7,7 @@ All of it is done in DuckDB, batch by batch over Arrow, and in UTC wherever the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -94,9 +95,12 @@ def write_cast(
     caster: Caster,
     batches: Iterable[pa.RecordBatch],
     arrived: Callable[[pa.RecordBatch], None],
+    rejected_rows: Callable[[int], None] = lambda rows: None,
 ) -> tuple[Written, Written | None]:
     """Writes the rows that fit to a file, and the others to another, which there is only where
     there are any; see ``write_split``.
+
+    :param rejected_rows: told how many others there are more; what it raises ends the writing.
     """
     with ExitStack() as files:
         fitting = files.enter_context(SplitWriter(path, caster.schema))
@@ -109,6 +113,7 @@ def write_cast(
                 if rejected is None:
                     rejected = files.enter_context(SplitWriter(rejects, caster.rejects_schema))
                 rejected.write(others)
+                rejected_rows(others.num_rows)
     return fitting.written, rejected.written if rejected is not None else None
 
 
@@ -152,10 +157,12 @@ def _free(name: str, taken: Sequence[str]) -> str:
 
 
 def canonical_type(text: str) -> str:
-    """A type as DuckDB writes it: ``int`` is ``INTEGER``.
+    """A type as DuckDB writes it: ``int`` is ``INTEGER``. A text keeps its length: ``VARCHAR(20)``.
 
     :raises ProgrammingError: where DuckDB has none such.
     """
+    if limited := _LIMITED_TEXT.fullmatch(text):
+        return f"VARCHAR({int(limited[1])})"
     with _engine() as database:
         try:
             return str(database.type(text))
@@ -172,6 +179,12 @@ def can_be_checked(of: str, to: str) -> bool:
         ways = [(of, to)] if of in _ARRIVE_AS_TEXT else [(of, to), (to, of)]
         return all(_is_implemented(database, a, b) for a, b in ways)
 
+
+_LIMITED_TEXT = re.compile(
+    r"\s*(?:(?:N?VAR)?CHAR|CHARACTER(?:\s+VARYING)?|BPCHAR|TEXT|STRING)\s*\(\s*(\d+)\s*\)\s*",
+    re.IGNORECASE,
+)
+"""DuckDB reads the length of a text, and does not mind it."""
 
 _ARRIVE_AS_TEXT = ("VARCHAR", "JSON", "UUID")
 _SAMPLES = ("1", "2024-05-01", "10:00:00", "1 day", "[1]", "{}", "a")
@@ -255,7 +268,12 @@ def _statement(columns: Sequence[tuple[str, str, str]]) -> str:
 
 def _reason(value: str, result: str, of: str, to: str) -> str:
     """Why a value does not fit, as an expression; NULL where it does."""
+    limited = _LIMITED_TEXT.fullmatch(to)
+    to = "VARCHAR" if limited else to
     rules = _rules_of_text(value, result, to) if of == "VARCHAR" else _rules(value, result, of, to)
+    if limited:
+        longer = _words(f"'\"' || {_shown(value)} || '\"'", f"is longer than {limited[1]} characters")
+        rules = [(f"length({result}) > {limited[1]}", longer), *rules]
     branches = " ".join(f"WHEN {test} THEN {words}" for test, words in rules)
     return f"CASE WHEN {value} IS NULL THEN NULL {branches} END"
 

@@ -145,6 +145,7 @@ class _Job:
     accepted: tuple[Change, ...] = ()
     decision: Decision = field(default_factory=Decision)
     commits: int = 0
+    _rejected: int = 0
     again: str = ""
     """Why the last attempt ended; empty in the first."""
     _arrived_schema: pa.Schema | None = None
@@ -298,7 +299,8 @@ class _Job:
         if known.labels != now.labels:
             return set(), "the labels have changed: all is copied again"
         if not committed:
-            return set(), ""
+            begins = "nothing of the copy that was interrupted was complete: it began again"
+            return set(), begins if known.state == "copying" and not self.again else ""
         tells = division.tells_versions
         if known.state == "finished" and division.is_of_one_run:
             tells = False
@@ -373,6 +375,8 @@ class _Job:
             rejected = Rejected(misfits, published, self.rejects)
         merger = Merger(pq.read_schema(arrived), request.key, arrived, keys, rejected)
         merge = self.target.merge(merger, splits, self.staging, number)
+        self._rejected = sum(s.rejected for s in merge.splits)
+        self._reject_at_most(0)
         counter.committed()
         if not merge.changed and not merge.gone:
             return self._result("unchanged", [], started, "nothing is new since the last copy")
@@ -422,6 +426,8 @@ class _Job:
         counter = _Counter(
             len(self.checkpoint.splits), len(planned), self.watch, self.again, session
         )
+        self._rejected = sum(s.rejected for s in self.checkpoint.splits.values())
+        self._reject_at_most(0)
         counter.tell()
         guard = _SchemaWatch(self, schema)
         waiting = deque(planned)
@@ -473,7 +479,9 @@ class _Job:
         staged, rejects = self.staging / split.file, self.rejects.staged / split.file
         with division.read(split) as rows, closing(self._caster(division.query, rows)) as caster:
             batches = rows.batches(caster.arrived)
-            written, rejected = write_cast(staged, rejects, caster, batches, counter.arrived)
+            written, rejected = write_cast(
+                staged, rejects, caster, batches, counter.arrived, self._reject_at_most
+            )
         version = division.version(split)
         done = replace(with_file(split, split.file, written), version=version)
         done = with_rejects(done, split.file, rejected)
@@ -481,6 +489,22 @@ class _Job:
             self.checkpoint.commit(done)
             self.commits += 1
         counter.committed()
+
+    def _reject_at_most(self, more: int) -> None:
+        """Counts rows that do not fit.
+
+        :raises OperationalError: where there are too many.
+        """
+        most = self.request.max_rejects
+        with self._lock:
+            self._rejected += more
+            if most is None or self._rejected <= most:
+                return
+        raise OperationalError(
+            f"more than {most:,} {'row does' if most == 1 else 'rows do'} not fit in the types that"
+            " the copy has: nothing was published",
+            hint="look at the values, name another type with --change, or allow more --max-rejects",
+        )
 
     def _caster(self, query: Query, rows: Rows) -> Caster:
         """What casts the rows of a split, all to one schema."""

@@ -31,6 +31,7 @@ class Request:
     :param full_compare: whether it also finds the rows that the source has no more.
     :param changes: with ``force``: the columns whose changes are taken though they are not safe,
         and the DuckDB types to which their values are cast; None: that of the copy.
+    :param max_rejects: rows that may not fit; with more, nothing is published. None: any number.
     """
 
     origin: str
@@ -44,6 +45,7 @@ class Request:
     watermark: str | None = None
     full_compare: bool = False
     changes: Mapping[str, str | None] = field(default_factory=dict)
+    max_rejects: int | None = None
 
     @property
     def place(self) -> Path:

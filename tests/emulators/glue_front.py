@@ -25,7 +25,8 @@ class GlueFront:
     :param page: how many things a page has.
     :param refusals: operation -> code and message of errors that it is still to give.
     :param marks: what is added to each table's description.
-    :param answers: operation -> what it answers, where moto has not got the operation.
+    :param answers: operation -> what it answers, where moto has not got the operation; a list: one
+        answer after the other. Bytes are sent as they are.
     """
 
     url: str = ""
@@ -69,7 +70,8 @@ def _handler(front: GlueFront, behind: str) -> type[BaseHTTPRequestHandler]:
                 code, message = front.refusals[operation].pop(0)
                 return self._say(400, {"__type": code, "message": message})
             if operation in front.answers:
-                return self._say(200, front.answers[operation])
+                told = front.answers[operation]
+                return self._say(200, told.pop(0) if isinstance(told, list) else told)
             if operation not in _LISTS and operation != "GetTable":
                 return self._hand_on(body)
             token = int(asked.pop("NextToken", "0"))
@@ -116,8 +118,8 @@ def _handler(front: GlueFront, behind: str) -> type[BaseHTTPRequestHandler]:
             connection.close()
             return response, content
 
-        def _say(self, status: int, told: dict[str, Any]) -> None:
-            content = json.dumps(told).encode()
+        def _say(self, status: int, told: dict[str, Any] | bytes) -> None:
+            content = told if isinstance(told, bytes) else json.dumps(told).encode()
             self.send_response_only(status)
             self.send_header("Content-Type", "application/x-amz-json-1.1")
             self.send_header("Content-Length", str(len(content)))

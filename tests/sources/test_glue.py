@@ -891,6 +891,21 @@ def test_labels_that_only_the_files_know_stop_the_query(
 # --- failures ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("broken", [b'{"LFTagsOnTable": [{"TagKey"', b""])
+def test_half_an_answer_is_not_taken_for_one_that_says_nothing(
+    glue: GlueCatalog, opened: Callable[..., Any], front: GlueFront, broken: bytes
+) -> None:
+    """botocore makes an empty answer of what is no JSON: here, a table without its labels."""
+    tags = {"LFTagsOnTable": [{"TagKey": "pii", "TagValues": ["yes"]}]}
+    settings = {**glue.settings, "endpoint": front.url, "tags": True}
+    sql = "SELECT word FROM s.lab.words"
+    front.answers["GetResourceLFTags"] = [broken, tags, broken, tags, broken, tags]
+    assert opened(**settings).execute(sql).labels["word"].direct == {"pii:yes"}
+    front.answers["GetResourceLFTags"] = broken
+    with pytest.raises(OperationalError, match="^s: .*the answer is no whole JSON"):
+        opened(**settings).execute(sql)
+
+
 def test_an_answer_that_breaks_off_is_an_error(
     glue: GlueCatalog, opened: Callable[..., Any], name: str
 ) -> None:
@@ -989,6 +1004,10 @@ def test_a_table_with_data_filters_is_refused(
     sql = "SELECT count(*) FROM s.lab.words"
     assert opened(**settings).execute(sql).fetchone() == (2,)
     front.answers["ListDataCellsFilter"] = {"DataCellsFilters": [{"Name": "only_eu"}]}
+    with pytest.raises(NotSupportedError, match="data filters in Lake Formation"):
+        opened(**settings).execute(sql)
+    empty_page = {"DataCellsFilters": [], "NextToken": "2"}
+    front.answers["ListDataCellsFilter"] = [empty_page, {"DataCellsFilters": [{"Name": "only_eu"}]}]
     with pytest.raises(NotSupportedError, match="data filters in Lake Formation"):
         opened(**settings).execute(sql)
     assert opened(**settings, lake_formation="ignore").execute(sql).fetchone() == (2,)

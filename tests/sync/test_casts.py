@@ -90,6 +90,8 @@ FITS = [
     ("'[1, 2]'", "INTEGER[]", "[1, 2]"),
     ("'a'", "ENUM('a', 'b')", "'a'"),
     ("'x'::BLOB", "VARCHAR", "'x'"),
+    ("'äöü'", "VARCHAR(3)", "'äöü'"),
+    ("12.5::DECIMAL(4,1)", "VARCHAR(4)", "'12.5'"),
 ]
 
 
@@ -157,6 +159,8 @@ DOES_NOT_FIT = [
     ("'c'", "ENUM('a', 'b')", "cannot be read as ENUM('a', 'b')"),
     ("'{'", "JSON", '"{" cannot be read as JSON'),
     ("'7'", "UUID", '"7" cannot be read as UUID'),
+    ("'äöü!'", "VARCHAR(3)", '"äöü!" is longer than 3 characters'),
+    ("1234::INTEGER", "VARCHAR(3)", '"1234" is longer than 3 characters'),
 ]
 
 

@@ -237,6 +237,19 @@ def test_a_table_of_a_file_and_a_view(
     )
 
 
+def test_a_copy_of_one_split_that_was_interrupted_says_that_it_begins_again(
+    connect: Connect, tmp_path: Path, shop: dict[str, Any]
+) -> None:
+    connection, target = connect(shop=shop), tmp_path / "customer"
+
+    def interrupt(progress: Any) -> None:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        connection.sync("shop.customer", target, progress=interrupt)
+    assert "it began again" in connection.sync("shop.customer", target).note
+
+
 def test_a_versioned_table_is_copied_once_a_version(connect: Connect, tmp_path: Path) -> None:
     lake = tmp_path / "lake" / "t"
     deltalake.write_deltalake(str(lake), pa.table({"a": [1, 2]}))

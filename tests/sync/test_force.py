@@ -136,6 +136,61 @@ def test_another_type_may_be_asked_for(connect: Connect, uri: str, orders: Path)
     assert result.rejected == 1
 
 
+def test_texts_may_have_a_length(connect: Connect, uri: str, orders: Path) -> None:
+    connection = connect()
+    connection.sync("crm.orders", orders, split_bytes=SPLIT)
+    run(uri, TO_BAD)
+    changes = {"customer": "varchar(3)"}
+    for _ in range(2):
+        result = connection.sync(
+            "crm.orders", orders, split_bytes=SPLIT, on_drift="force", changes=changes
+        )
+        assert types_of(orders)["customer"] == "VARCHAR"
+        assert rejects_of(orders) == [
+            (9, " 08 ", "customer", '" 08 " is longer than 3 characters'),
+            (119000, "99999999999", "customer", '"99999999999" is longer than 3 characters'),
+        ]
+        assert result.rows == ROWS - 2
+    assert result.outcome == "unchanged"
+
+
+def test_more_rejects_than_are_allowed_publish_nothing(
+    connect: Connect, uri: str, target: Path, form: str
+) -> None:
+    connection = connect()
+    connection.sync("crm.orders", target, format=form, split_bytes=SPLIT)
+    before = rows_of(target, form)
+    run(uri, TO_BAD)
+    options = {"format": form, "split_bytes": SPLIT, **FORCE}
+    for most in (2, 1, 0):
+        with pytest.raises(OperationalError, match=f"more than {most} rows? do"):
+            connection.sync("crm.orders", target, max_rejects=most, **options)
+        assert rows_of(target, form) == before
+        assert rejects_of(target) == []
+    result = connection.sync("crm.orders", target, max_rejects=3, **options)
+    assert result.copied < result.splits, "what was read is kept"
+    assert result.rejected == 3
+    assert ids_of(target, form) == Counter(range(1, ROWS + 1))
+
+
+def test_rejects_are_counted_in_increments_too(connect: Connect, uri: str, orders: Path) -> None:
+    connection = connect()
+    options = {"key": "id", "watermark": "at", "split_bytes": SPLIT}
+    connection.sync("crm.orders", orders, **options)
+    run(uri, TO_BAD)
+    connection.sync("crm.orders", orders, **options, **FORCE)
+    later = "UPDATE orders SET customer = '{}', at = '2090-01-01' WHERE id IN ({})"
+    run(uri, later.format("y", "5, 6"))
+    before = rows_of(orders, "parquet")
+    with pytest.raises(OperationalError, match="more than 3 rows do"):
+        connection.sync("crm.orders", orders, **options, **FORCE, max_rejects=3)
+    assert rows_of(orders, "parquet") == before
+    assert [r[0] for r in rejects_of(orders)] == sorted(REASONS)
+    # 5 was one already.
+    assert connection.sync("crm.orders", orders, **options, **FORCE, max_rejects=4).rejected == 4
+    assert [r[0] for r in rejects_of(orders)] == [5, 6, 60000, 119000]
+
+
 def test_the_type_of_the_source_may_be_taken_as_it_is(
     connect: Connect, uri: str, target: Path, form: str
 ) -> None:
