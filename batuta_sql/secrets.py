@@ -102,6 +102,13 @@ class Secret:
             self._renewing.refused(value)
         return self.reveal() != value
 
+    @staticmethod
+    def any_refused(used: Mapping[str, str], secrets: Mapping[str, Secret]) -> bool:
+        """``refused`` of values that were used together; whether any has another now."""
+        # All of them are told, whatever one says.
+        answers = [secrets[k].refused(v) for k, v in used.items() if k in secrets]
+        return any(answers)
+
     def renew(self) -> bool:
         """``refused`` of the value that was given out last."""
         return bool(self._given_out) and self.refused(self._given_out[-1])

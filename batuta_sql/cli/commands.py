@@ -452,7 +452,7 @@ class Commands:
             Rows whose value does not fit are left out, and written beside the copy with the reason.
             May be given again.
         max_rejects
-            Fail, and publish nothing, where more rows than that do not fit. Default: any number may.
+            Fail, and publish nothing, where more rows than that do not fit. Default: never.
         dry_run
             Show the splits and the estimate; copy nothing.
         split_mb

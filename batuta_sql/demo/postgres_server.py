@@ -43,7 +43,7 @@ FAST_SETTINGS: Mapping[str, str] = {
     "full_page_writes": "off",
     "max_connections": "200",
     "shared_buffers": "256MB",
-    "max_wal_size": "4GB",
+    "max_wal_size": "256MB",
     "timezone": "UTC",
     "unix_socket_directories": "''",
     "listen_addresses": "'127.0.0.1'",

@@ -31,7 +31,7 @@ from batuta_sql.plan.site import (
     TableInfo,
 )
 from batuta_sql.plan.translate import quoted_table
-from batuta_sql.secrets import redact
+from batuta_sql.secrets import Secret, redact
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
 from batuta_sql.sources.delta_log import (
     FILE,
@@ -58,6 +58,7 @@ from batuta_sql.sources.parquet_layout import (
 )
 from batuta_sql.sources.partition_pruning import partition_condition
 from batuta_sql.sources.sizes import parsed
+from batuta_sql.sources.store_keys import tells_refusal
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -90,6 +91,10 @@ class DeltaReader(EmbeddedSource):
     def _access(self, name: str) -> Mapping[str, str]:
         """What deltalake needs to open the table: its ``storage_options``, secrets among them."""
         return {}
+
+    def _renewed(self, used: Mapping[str, str]) -> bool:
+        """Whether ``_access`` says something else now, after what it said was refused."""
+        return False
 
     def _secret_values(self) -> list[str]:
         return []
@@ -160,7 +165,13 @@ class DeltaReader(EmbeddedSource):
         location = self._location(name)
         options = dict(self._access(name))
         try:
-            return DeltaTable(location, version=version, storage_options=options)
+            try:
+                return DeltaTable(location, version=version, storage_options=options)
+            except Exception as error:
+                if not (is_url(location) and tells_refusal(error) and self._renewed(options)):
+                    raise
+                options = dict(self._access(name))
+                return DeltaTable(location, version=version, storage_options=options)
         except Exception as error:
             message = redact(first_words(error), self._secret_values())
             raise OperationalError(
@@ -327,6 +338,9 @@ class Delta(DeltaReader):
 
     def _access(self, name: str) -> Mapping[str, str]:
         return {k: v.reveal() for k, v in self._settings.storage_options.items()}
+
+    def _renewed(self, used: Mapping[str, str]) -> bool:
+        return Secret.any_refused(used, self._settings.storage_options)
 
     def _secret_values(self) -> list[str]:
         return self._settings.secrets()

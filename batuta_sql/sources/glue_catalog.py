@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from batuta_sql.config import GlueSettings
 from batuta_sql.errors import ConfigError, Error, OperationalError
-from batuta_sql.secrets import redact
+from batuta_sql.secrets import Secret, redact
 from batuta_sql.sources.catalog_tags import Tags, label_of_tag
 from batuta_sql.sources.glue_tables import HiveTable, Record
 
@@ -49,6 +49,7 @@ class GlueCatalog:
         self._settings = settings
         self._lock = threading.Lock()
         self._session: Any = None
+        self._used: dict[str, str] = {}
         self._clients: dict[str, Any] = {}
         self._hidden = _Hiding()
 
@@ -211,16 +212,11 @@ class GlueCatalog:
                 hint="pip install 'batuta-sql[glue]'",
             ) from None
         settings = self._settings
-        key, secret, token = (
-            s.reveal() if s is not None else None
-            for s in (settings.access_key_id, settings.secret_access_key, settings.session_token)
-        )
-        self._hidden.add(secret, token)
+        self._used = used = {n: s.reveal() for n, s in self._keys().items()}
+        self._hidden.add(used.get("aws_secret_access_key"), used.get("aws_session_token"))
         try:
             session = boto3.Session(
-                aws_access_key_id=key,
-                aws_secret_access_key=secret,
-                aws_session_token=token,
+                **used,
                 region_name=settings.region,
                 profile_name=settings.profile,
             )
@@ -231,6 +227,16 @@ class GlueCatalog:
                 f'source "{self._source}" has no region', hint="give region, as in eu-central-1"
             )
         return session
+
+    def _keys(self) -> dict[str, Secret]:
+        """Those of the settings, as boto3 calls them."""
+        settings = self._settings
+        keys = {
+            "aws_access_key_id": settings.access_key_id,
+            "aws_secret_access_key": settings.secret_access_key,
+            "aws_session_token": settings.session_token,
+        }
+        return {n: s for n, s in keys.items() if s is not None}
 
     def _client(self, service: str) -> Any:
         session = self._started()
@@ -283,7 +289,9 @@ class GlueCatalog:
         """
         try:
             return self._guarded(what, permission, ask)
-        except _Expired:
+        except _Expired as error:
+            if not (error.is_ended or Secret.any_refused(self._used, self._keys())):
+                raise
             self.close()
             return self._guarded(what, permission, ask)
         except _Broken:
@@ -319,17 +327,19 @@ class GlueCatalog:
         message = f"{what} cannot be read: {words}"
         if code == "EntityNotFoundException":
             return _Missing(message, source=self._source)
-        if code in _EXPIRED:
-            return _Expired(
-                message, source=self._source, hint="the credentials have ended: renew them"
+        if code in _EXPIRED | _UNKNOWN_CALLER:
+            ended = "the credentials have ended: renew them"
+            unknown = "check profile, or access_key_id, secret_access_key and session_token"
+            refused = _Expired(
+                message, source=self._source, hint=ended if code in _EXPIRED else unknown
             )
+            refused.is_ended = code in _EXPIRED
+            return refused
         if code in _NOT_ASKED_SO:
             return _NotTaken(message, source=self._source)
         hint = None
         if code in ("AccessDeniedException", "AccessDenied"):
             hint = f"it needs {permission} in IAM, and DESCRIBE and SELECT in Lake Formation"
-        elif code in _UNKNOWN_CALLER:
-            hint = "check profile, or access_key_id, secret_access_key and session_token"
         elif "Throttl" in code or code == "TooManyRequestsException":
             hint = "the service is asked too often: try again later"
         return OperationalError(message, source=self._source, hint=hint)
@@ -340,7 +350,9 @@ class _Missing(OperationalError):
 
 
 class _Expired(OperationalError):
-    """The credentials have ended."""
+    """The credentials have ended, or are not known any more."""
+
+    is_ended = False
 
 
 class _Broken(OperationalError):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from batuta_sql.config import IcebergSettings
 from batuta_sql.errors import ConfigError, Error, NotSupportedError, OperationalError
 from batuta_sql.plan.site import TableInfo
-from batuta_sql.secrets import is_secret_key
+from batuta_sql.secrets import Secret, is_secret_key
 from batuta_sql.sources.base import TableName
 from batuta_sql.sources.iceberg_access import known_access, local_path, opening_error
 from batuta_sql.sources.iceberg_catalog import (
@@ -27,9 +27,13 @@ from batuta_sql.sources.iceberg_catalog import (
 from batuta_sql.sources.iceberg_metadata import IcebergSnapshot
 from batuta_sql.sources.iceberg_reader import IcebergReader, Opened, split_reference
 from batuta_sql.sources.object_store import ObjectStore, TableStores, is_url
+from batuta_sql.sources.store_keys import tells_refusal
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
+
+T = TypeVar("T")
+TablePath = tuple[str, ...]
 
 _METADATA = re.compile(r"v?(\d+)(?:-[\w-]+)?(?:\.gz)?\.metadata\.json(?:\.gz)?")
 _HINT_FILE = "version-hint.text"
@@ -46,6 +50,9 @@ class Iceberg(IcebergReader):
         self._named = {n: t for n, t in settings.tables.items() if t.path is not None}
         self._paths: dict[str, tuple[str, ...]] = {}
         self._opening = threading.Lock()
+        self._made: tuple[dict[str, str], Catalog] | None = None
+        self._looking_up = threading.Lock()
+        self._told: dict[str, str] | None = None
         self._stores = TableStores(self._store_with)
         self._vended: dict[str, list[str]] = {}
         if not self._named and not settings.has_catalog:
@@ -65,19 +72,41 @@ class Iceberg(IcebergReader):
 
     # --- the catalog ---------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def _properties(self) -> dict[str, str]:
-        """The settings' properties, with our timeouts where they have none."""
+        """The settings' properties, with our timeouts where they have none. What does not tell its
+        end is looked up once, and again after a refusal.
+        """
         settings = self._settings
-        timeouts = {"s3.connect-timeout": str(settings.connect_timeout)}
-        if settings.query_timeout is not None:
-            timeouts["s3.request-timeout"] = str(settings.query_timeout)
-        return timeouts | {k: v.reveal() for k, v in settings.catalog.items()}
+        with self._looking_up:
+            if self._told is None or self._has_ended(self._told):
+                told = {"s3.connect-timeout": str(settings.connect_timeout)}
+                if settings.query_timeout is not None:
+                    told["s3.request-timeout"] = str(settings.query_timeout)
+                self._told = told | {k: v.reveal() for k, v in settings.catalog.items()}
+            return self._told
 
-    @cached_property
-    def _made_catalog(self) -> Catalog:
+    def _has_ended(self, told: Mapping[str, str]) -> bool:
+        ends = {k: v for k, v in self._settings.catalog.items() if v.seconds_left() is not None}
+        return any(told[k] != v.reveal() for k, v in ends.items())
+
+    def _asked(self, ask: Callable[[], T]) -> T:
+        """An answer; asked for once more where a credential was refused and there is another."""
+        used = self._properties
+        try:
+            return ask()
+        except Exception as error:
+            refused = tells_refusal(error)
+            if not (refused and Secret.any_refused(used, self._settings.catalog)):
+                raise
+        with self._looking_up:
+            if self._told is used:
+                self._told = None
+        return ask()
+
+    def _made_of(self, properties: dict[str, str]) -> Catalog:
         timeouts = (self._settings.connect_timeout, self._settings.query_timeout)
-        uri = self._properties.get("uri", "")
+        uri = properties.get("uri", "")
         if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
             # SQLite would make it.
             raise OperationalError(
@@ -86,12 +115,16 @@ class Iceberg(IcebergReader):
                 hint="check the catalog's uri",
             )
         stores = self._settings.reads_stores
-        return open_catalog(self.name, self._properties, stores, timeouts, self._secret_values())
+        return open_catalog(self.name, properties, stores, timeouts, self._secret_values())
 
     def _catalog(self) -> Catalog:
+        properties = self._properties
         with self._opening:
             try:
-                return self._made_catalog
+                if self._made is None or self._made[0] != properties:
+                    # The one before may still be in use.
+                    self._made = properties, self._made_of(properties)
+                return self._made[1]
             except Error as error:
                 error.source = error.source or self.name
                 raise
@@ -99,14 +132,7 @@ class Iceberg(IcebergReader):
     def list_tables(self) -> Sequence[TableName]:
         paths: list[tuple[str, ...]] = [(n,) for n in self._named]
         if self._settings.has_catalog:
-            catalog = self._catalog()
-            try:
-                for namespace in namespaces_of(catalog):
-                    paths += [tuple(t) for t in catalog.list_tables(namespace)]
-            except Exception as error:
-                raise catalog_error(
-                    self.name, "cannot be listed", error, self._secret_values()
-                ) from None
+            paths += self._listed(self._everything)
         return [TableName(p, self.table_kind) for p in sorted(paths)]
 
     def resolve(self, path: tuple[str, ...]) -> Sequence[TableInfo]:
@@ -129,20 +155,34 @@ class Iceberg(IcebergReader):
         found: list[tuple[str, ...]] = [(n,) for n in self._named if _fits((n,), wanted)]
         if not self._settings.has_catalog:
             return found
-        catalog = self._catalog()
+        return found + self._listed(lambda catalog: self._meant(catalog, wanted))
+
+    def _listed(self, ask: Callable[[Catalog], list[TablePath]]) -> list[TablePath]:
+        """The paths of tables that a catalog tells."""
         try:
-            # A whole name that is spelt so needs no listing.
-            if len(wanted) > 1 and self._exists(catalog, wanted):
-                return [*found, wanted]
-            for namespace in namespaces_of(catalog):
-                if _ends(namespace, wanted[:-1]):
-                    tables = [tuple(t) for t in catalog.list_tables(namespace)]
-                    found += [t for t in tables if _fits(t, wanted)]
+            return self._asked(lambda: ask(self._catalog()))
+        except Error:
+            raise
         except Exception as error:
             raise catalog_error(
                 self.name, "cannot be listed", error, self._secret_values()
             ) from None
-        return found
+
+    @staticmethod
+    def _everything(catalog: Catalog) -> list[TablePath]:
+        return [tuple(t) for n in namespaces_of(catalog) for t in catalog.list_tables(n)]
+
+    def _meant(self, catalog: Catalog, wanted: TablePath) -> list[TablePath]:
+        # A whole name that is spelt so needs no listing.
+        if len(wanted) > 1 and self._exists(catalog, wanted):
+            return [wanted]
+        return [
+            tuple(table)
+            for namespace in namespaces_of(catalog)
+            if _ends(namespace, wanted[:-1])
+            for table in catalog.list_tables(namespace)
+            if _fits(tuple(table), wanted)
+        ]
 
     def _exists(self, catalog: Catalog, path: tuple[str, ...]) -> bool:
         """Whether there is a table that is spelt so."""
@@ -161,9 +201,9 @@ class Iceberg(IcebergReader):
     def _load(self, name: str) -> Opened:
         require_pyiceberg(self.name)
         if name in self._named:
-            return self._placed(name, str(self._named[name].path))
+            return self._asked(lambda: self._placed(name, str(self._named[name].path)))
         try:
-            table = self._catalog().load_table(self._paths[name])
+            table = self._asked(lambda: self._catalog().load_table(self._paths[name]))
         except Error:
             raise
         except Exception as error:
@@ -264,21 +304,23 @@ class Iceberg(IcebergReader):
 
     def close(self) -> None:
         super().close()
-        if "_made_catalog" in self.__dict__:
-            self._made_catalog.close()
+        if self._made is not None:
+            self._made[1].close()
 
     # --- files ---------------------------------------------------------------------------------
 
     @cached_property
     def _store(self) -> ObjectStore:
-        return self._store_with(known_access(self._properties))
+        # As secrets, not as what they say now: some end.
+        return self._opened(known_access(self._settings.catalog))
 
     def _store_with(self, access: dict[str, str]) -> ObjectStore:
-        from batuta_sql.secrets import Secret
+        return self._opened({k: Secret.of(v) for k, v in access.items()})
 
+    def _opened(self, access: Mapping[str, Secret]) -> ObjectStore:
         return ObjectStore(
             self.name,
-            {k: Secret.of(v) for k, v in access.items()},
+            access,
             self._settings.connect_timeout,
             self._settings.query_timeout,
             self._secret_values,

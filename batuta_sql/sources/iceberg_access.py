@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from batuta_sql.errors import Error, OperationalError
 from batuta_sql.secrets import redact
 from batuta_sql.sources.iceberg_metadata import first_line
+
+T = TypeVar("T")
 
 
 def local_path(location: str) -> str:
@@ -24,7 +27,7 @@ def opening_error(source: str, name: str, error: BaseException, secrets: Sequenc
     return OperationalError(f'Iceberg table "{name}" cannot be opened: {message}', source=source)
 
 
-def known_access(properties: Mapping[str, str]) -> dict[str, str]:
+def known_access(properties: Mapping[str, T]) -> dict[str, T]:
     """S3 access in FileIO properties under the names that ``ObjectStore`` takes.
 
     https://py.iceberg.apache.org/configuration/#s3
@@ -41,11 +44,10 @@ def known_access(properties: Mapping[str, str]) -> dict[str, str]:
         "client.session-token": "AWS_SESSION_TOKEN",
         "client.region": "AWS_REGION",
         "client.profile-name": "AWS_PROFILE",
+        "s3.anonymous": "AWS_SKIP_SIGNATURE",
     }
-    found: dict[str, str] = {}
+    found: dict[str, T] = {}
     for key, name in names.items():
         if properties.get(key):
             found.setdefault(name, properties[key])
-    if properties.get("s3.anonymous", "").lower() == "true":
-        found["AWS_SKIP_SIGNATURE"] = "true"
     return found

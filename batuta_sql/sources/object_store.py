@@ -21,8 +21,10 @@ from cachetools import LRUCache
 from batuta_sql.errors import ConfigError, Error, NotSupportedError, OperationalError
 from batuta_sql.labels import TableLabels, labels_of_schema
 from batuta_sql.secrets import Secret, redact
+from batuta_sql.sources.store_keys import StoreKeys, keyed_session
 
 _S3 = ("s3", "s3a")
+_KEYS = ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")
 _LABELS_KEPT = 4096
 _STREAM_BYTES = 8 << 20
 _FOOTERS_AT_ONCE = 8
@@ -67,7 +69,6 @@ class ObjectStore:
         self._secrets = secrets
         self._lock = threading.Lock()
         self._systems: dict[str, Any] = dict(systems or {})
-        self._given: dict[str, str] = {}
         self._attached: set[tuple[int, str]] = set()
         self._labels: LRUCache[tuple[str, str], TableLabels] = LRUCache(_LABELS_KEPT)
 
@@ -181,14 +182,9 @@ class ObjectStore:
         scheme = url.partition("://")[0].lower()
         with self._lock:
             found = self._systems.get(scheme)
-            if found is None or self._has_renewed():
+            if found is None:
                 found = self._systems[scheme] = self._made(scheme)
         return found
-
-    def _has_renewed(self) -> bool:
-        """Whether a credential that ends has been renewed since it was used first."""
-        ends = [k for k, v in self._options.items() if v.seconds_left() is not None]
-        return any(self._options[k].reveal() != self._given.get(k) for k in ends)
 
     def _made(self, scheme: str) -> Any:
         if scheme not in _S3:
@@ -199,27 +195,29 @@ class ObjectStore:
             import fsspec
         except ImportError:
             raise self._missing() from None
-        given = {k: v.reveal() for k, v in self._options.items()}
-        self._given = given
         try:
-            return fsspec.filesystem("s3", **self._s3(given))
+            return fsspec.filesystem("s3", **self._s3())
         except ImportError:
             raise self._missing() from None
 
-    def _s3(self, given: Mapping[str, str]) -> dict[str, Any]:
+    def _s3(self) -> dict[str, Any]:
         """s3fs's options: https://s3fs.readthedocs.io/en/latest/api.html"""
-        upper = {k.upper().removeprefix("AWS_"): v for k, v in given.items()}
+        secrets = {k.upper().removeprefix("AWS_"): v for k, v in self._options.items()}
+        keys = {k: secrets.pop(k) for k in _KEYS if k in secrets}
+        upper = {k: v.reveal() for k, v in secrets.items()}
         region = upper.get("REGION") or upper.get("DEFAULT_REGION")
         options: dict[str, Any] = {
-            "key": upper.get("ACCESS_KEY_ID"),
-            "secret": upper.get("SECRET_ACCESS_KEY"),
-            "token": upper.get("SESSION_TOKEN"),
             "endpoint_url": upper.get("ENDPOINT_URL") or upper.get("ENDPOINT"),
             "profile": upper.get("PROFILE"),
             "client_kwargs": {"region_name": region} if region else None,
         }
         if upper.get("SKIP_SIGNATURE", "").lower() == "true":
             options["anon"] = True
+        elif keys.keys() >= {"ACCESS_KEY_ID", "SECRET_ACCESS_KEY"}:
+            options["session"] = keyed_session(StoreKeys(list(keys.values())))
+        else:
+            names = ("key", "secret", "token")
+            options |= {n: keys[k].reveal() for n, k in zip(names, _KEYS, strict=True) if k in keys}
         return {
             **{k: v for k, v in options.items() if v is not None},
             "config_kwargs": {

@@ -272,7 +272,9 @@ def _reason(value: str, result: str, of: str, to: str) -> str:
     to = "VARCHAR" if limited else to
     rules = _rules_of_text(value, result, to) if of == "VARCHAR" else _rules(value, result, of, to)
     if limited:
-        longer = _words(f"'\"' || {_shown(value)} || '\"'", f"is longer than {limited[1]} characters")
+        longer = _words(
+            f"'\"' || {_shown(value)} || '\"'", f"is longer than {limited[1]} characters"
+        )
         rules = [(f"length({result}) > {limited[1]}", longer), *rules]
     branches = " ".join(f"WHEN {test} THEN {words}" for test, words in rules)
     return f"CASE WHEN {value} IS NULL THEN NULL {branches} END"

@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,12 +34,14 @@ class HttpFront:
     :param left: faults that are still to come.
     :param share: of the requests that fail, while there are some left.
     :param kinds: one is chosen for each fault.
+    :param guard: what is answered to a request instead, by its headers; None: it is handed on.
     """
 
     port: int = 0
     left: int = 0
     share: float = 0.25
     kinds: tuple[str, ...] = KINDS
+    guard: Callable[[Mapping[str, str]], tuple[int, bytes] | None] = lambda headers: None
     came: Counter[str] = field(default_factory=Counter)
     chance: random.Random = field(default_factory=lambda: random.Random(7))
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -80,6 +82,8 @@ def _handler(front: HttpFront, behind: str) -> type[BaseHTTPRequestHandler]:
 
         def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if (refusal := front.guard(self.headers)) is not None:
+                return self._answer(refusal[0], {}, refusal[1])
             fault = front.next_fault()
             if fault == "reset":
                 return self._reset()
