@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from batuta_sql.engines.duckdb import (
     engine_error,
     quote,
     stream_error,
+    when_free,
 )
 from batuta_sql.errors import (
     DataError,
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
 
     from batuta_sql.engines.remote_dataset import Test
 
-_CLOSE_SECONDS = 5.0
 
 _query_numbers = itertools.count(1)
 
@@ -495,7 +495,7 @@ class Query:
         self.execution.release()
         self.record_metrics()
         self._write_down()
-        self._when_free(self._drop_spilled)
+        when_free(self.cursor, self._drop_spilled)
 
     def _write_down(self) -> None:
         """For the history: what the fragments took, and how the query ended."""
@@ -517,19 +517,6 @@ class Query:
     def _drop_spilled(self) -> None:
         self.execution.drop_spilled()
         self.cursor.close()
-
-    def _when_free(self, action: Callable[[], None]) -> None:
-        """Runs ``action`` on the cursor, which another thread may still be fetching from."""
-        deadline = time.monotonic() + _CLOSE_SECONDS
-        while True:
-            try:
-                action()
-                return
-            except duckdb.ResourceInUseException:
-                if time.monotonic() > deadline:
-                    return
-                self.cursor.interrupt()
-                time.sleep(0.02)
 
 
 def _reads_here(plan: Relation) -> bool:

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -255,16 +255,26 @@ def quote(name: str) -> str:
 
 def close_when_free(connection: duckdb.DuckDBPyConnection) -> None:
     """Closes a connection that another thread may still be using; what it runs is interrupted."""
+    when_free(connection, connection.close)
+
+
+def when_free(connection: duckdb.DuckDBPyConnection, action: Callable[[], None]) -> None:
+    """Does something with a connection that another thread may still be using: what that runs is
+    interrupted. Given up after some seconds.
+    """
     deadline = time.monotonic() + _CLOSE_SECONDS
     while True:
         try:
-            connection.close()
+            action()
             return
         except duckdb.ResourceInUseException:
             if time.monotonic() > deadline:
                 return
+        try:
             connection.interrupt()
-            time.sleep(0.02)
+        except duckdb.ConnectionException:
+            return  # the other thread has closed it meanwhile
+        time.sleep(0.02)
 
 
 def engine_error(error: BaseException, hint: str | None = None) -> Error:

@@ -26,6 +26,7 @@ from batuta_sql.plan.site import (
 __all__ = [
     "LOCAL",
     "Capabilities",
+    "ChecksFiles",
     "Collation",
     "ColumnInfo",
     "ColumnStatistics",
@@ -157,6 +158,17 @@ class HasFiles(Protocol):
         """Names of what the files of a table hold at its version, and their sizes in bytes, about.
 
         Another content has another name. Empty where a table cannot be read by its files.
+        """
+        ...
+
+
+@runtime_checkable
+class ChecksFiles(HasFiles, Protocol):
+    """A source whose files may be written over while they are read."""
+
+    def check_files(self, table: TableInfo, names: Sequence[str]) -> None:
+        """
+        :raises OperationalError: where a file is not any more what it was named for.
         """
         ...
 

@@ -38,6 +38,7 @@ from batuta_sql.sources.embedded import (
     estimated,
 )
 from batuta_sql.sources.file_labels import labels_of_files
+from batuta_sql.sources.file_pieces import ROW_NUMBER, pieces_of, ranges_of, rows_condition
 from batuta_sql.sources.object_store import ObjectStore, StoredObject, is_url
 from batuta_sql.sources.sizes import parsed
 
@@ -93,10 +94,14 @@ class FileSet:
 
     def versions(self) -> list[str] | None:
         """A name for the content of each file; None where there is none, as in ``state``."""
+        return None if self.state() is None and not self.objects else self.names()
+
+    def names(self) -> list[str] | None:
+        """``versions``, where a file that was changed a moment ago has a name too: one that was
+        named before that has another one now.
+        """
         if self.objects:
             return [f"{o.url} {o.version}" for o in self.objects]
-        if self.state() is None:
-            return None
         try:
             told = [(p, Path(p).stat()) for p in self.paths]
         except OSError:
@@ -362,15 +367,31 @@ class Files(EmbeddedSource):
         files = self.files_of(self._views.table(name))
         if query.files == (NO_FILE,):
             return f"(SELECT * FROM {self._relation(cursor, files)} WHERE false)"
-        return self._relation(cursor, self._among(files, query.files) if query.files else files)
+        if not query.files:
+            return self._relation(cursor, files)
+        chosen = ranges_of(query.files)
+        whole = [v for v, ranges in chosen.items() if ranges is None]
+        branches = [self._relation(cursor, self._among(files, whole))] if whole else []
+        branches += [
+            f"(SELECT * FROM {self._relation(cursor, self._among(files, [version]))}"
+            f" WHERE {rows_condition(ranges)})"
+            for version, ranges in chosen.items()
+            if ranges is not None
+        ]
+        return branches[0] if len(branches) == 1 else f"(FROM {' UNION ALL FROM '.join(branches)})"
+
+    def check_files(self, table: TableInfo, names: Sequence[str]) -> None:
+        """:raises OperationalError: where a file has changed since it was named so."""
+        if names != (NO_FILE,):
+            view = self.capabilities.translator.table(table).name
+            self._among(self.files_of(self._views.table(view)), list(ranges_of(names)))
 
     def _among(self, files: FileSet, chosen: Sequence[str]) -> FileSet:
         """The chosen files, of which none may have changed since they were chosen.
 
         :raises OperationalError: where one has.
         """
-        versions = files.versions()
-        found = {v: i for i, v in enumerate(versions or ())}
+        found = {v: i for i, v in enumerate(files.names() or ())}
         if not all(c in found for c in chosen):
             raise OperationalError(
                 f'files of table "{files.name}" have changed while they were read', source=self.name
@@ -385,13 +406,18 @@ class Files(EmbeddedSource):
         versions = files.versions()
         if versions is None or files.format != "parquet" or _is_hive(files):
             return []
+        told = zip(files.paths, versions, files.sizes, strict=True)
         with self.cursor() as cursor:
             try:
                 if not _are_alike(cursor, files.paths):
                     return []
+                if any(c.name.lower() == ROW_NUMBER for c in table.columns):
+                    return list(zip(versions, files.sizes, strict=True))
+                return [
+                    piece for p, v, s in told for piece in pieces_of(cursor, path_literal(p), v, s)
+                ]
             except duckdb.Error as error:
                 raise self.error(error) from None
-        return list(zip(versions, files.sizes, strict=True))
 
     def _relation(self, cursor: duckdb.DuckDBPyConnection, files: FileSet) -> str:
         paths = "[" + ", ".join(path_literal(p) for p in files.paths) + "]"

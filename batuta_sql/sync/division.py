@@ -17,7 +17,14 @@ from batuta_sql.exchange.fetch import fragment_query
 from batuta_sql.plan.fragments import Fragment, is_row_wise
 from batuta_sql.plan.relational import Exchange, Filter, Project, Relation, is_stable
 from batuta_sql.query import Query
-from batuta_sql.sources.base import NO_FILE, FragmentQuery, HasFiles, KeepsResults, TellsRows
+from batuta_sql.sources.base import (
+    NO_FILE,
+    ChecksFiles,
+    FragmentQuery,
+    HasFiles,
+    KeepsResults,
+    TellsRows,
+)
 from batuta_sql.sync.checkpoint import SplitRecord
 
 _BATCH_ROWS = 65_536
@@ -42,7 +49,7 @@ def division_of(query: Query) -> Division:
     if len(fragment.tables) == 1 and isinstance(source, HasFiles):
         files = source.files_of_table(fragment.tables[0])
         if files:
-            return ByFiles(query, fragment, files)
+            return ByFiles(query, fragment, source, files)
     return _by_result(query, fragment)
 
 
@@ -230,7 +237,7 @@ class ByBlocks(_OfOneFragment):
 
 
 class ByFiles(_OfOneFragment):
-    """Groups of the files that a version of a table has. A file's content never changes.
+    """Groups of the files, or of pieces of them, that a version of a table has.
 
     :param files: their names and sizes.
     """
@@ -238,9 +245,15 @@ class ByFiles(_OfOneFragment):
     workers = 2
 
     def __init__(
-        self, query: Query, fragment: Fragment, files: Sequence[tuple[str, float]]
+        self,
+        query: Query,
+        fragment: Fragment,
+        source: HasFiles,
+        files: Sequence[tuple[str, float]],
     ) -> None:
         super().__init__(query, fragment)
+        (self._table,) = fragment.tables
+        self._source = source
         self._files = dict(files)
 
     def splits(self, split_bytes: float) -> list[SplitRecord]:
@@ -271,6 +284,14 @@ class ByFiles(_OfOneFragment):
     def version(self, split: SplitRecord) -> str | None:
         there = sorted(f for f in split.files if f in self._files)
         return hashlib.sha256("\n".join(there).encode()).hexdigest()
+
+    @contextmanager
+    def read(self, split: SplitRecord) -> Iterator[Rows]:
+        with super().read(split) as rows:
+            yield rows
+        if isinstance(self._source, ChecksFiles):
+            # What was written over while it was read may be of both states.
+            self._source.check_files(self._table, split.files)
 
     def _part(self, split: SplitRecord) -> Fragment:
         return replace(self._fragment, files=split.files)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -98,6 +99,98 @@ def test_a_file_that_is_written_over_during_the_copy(
     lake.sync("lake.t", target, split_bytes=1, progress=change)
     assert changed
     assert rows_of(target, "parquet") == truth(lake, "SELECT * FROM lake.t")
+
+
+# --- large files ---------------------------------------------------------------------------------
+
+LARGE = 1_300_000
+"""Rows of a file of some 45 MB."""
+
+
+def write_large(path: Path, word: str = "", rows: int = LARGE) -> None:
+    with duckdb.connect() as con:
+        con.execute(
+            f"COPY (SELECT i AS id, md5('{word}' || i) AS digest FROM range({rows}) t(i))"
+            f" TO '{path}' (FORMAT parquet, ROW_GROUP_SIZE 50000)"
+        )
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A table of a large Parquet file and a small one."""
+    made = tmp_path / "lake" / "t"
+    made.mkdir(parents=True)
+    write_large(made / "large.parquet")
+    write_large(made / "small.parquet", "small", rows=10)
+    time.sleep(SETTLES)
+    return made
+
+
+def test_a_large_file_is_copied_in_pieces(large: Path, tmp_path: Path) -> None:
+    target = tmp_path / "t"
+    with over(lake={"kind": "files", "path": str(large.parent)}) as lake:
+        with pytest.raises(Interrupted):
+            lake.sync("lake.t", target, split_bytes=1, progress=after(1))
+        result = lake.sync("lake.t", target, split_bytes=1)
+        assert result.splits >= 3
+        assert result.copied < result.splits
+        assert rows_of(target, "parquet") == truth(lake, "SELECT * FROM lake.t")
+        assert lake.sync("lake.t", target, split_bytes=1).outcome == "unchanged"
+        # All of its pieces are others.
+        write_large(large / "large.parquet", "other")
+        time.sleep(SETTLES)
+        assert lake.sync("lake.t", target, split_bytes=1).copied == result.splits - 1
+        assert rows_of(target, "parquet") == truth(lake, "SELECT * FROM lake.t")
+
+
+@pytest.mark.parametrize("split_bytes", [1, 20 << 20, 1 << 30])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM lake.t",
+        "SELECT digest, id * 2 AS twice FROM lake.t WHERE id % 3 = 0",
+        "SELECT digest FROM lake.t WHERE id < 70000",
+    ],
+)
+def test_pieces_are_the_table(large: Path, tmp_path: Path, sql: str, split_bytes: int) -> None:
+    with over(lake={"kind": "files", "path": str(large.parent)}) as lake:
+        lake.sync(sql, tmp_path / "copy", split_bytes=split_bytes)
+        assert rows_of(tmp_path / "copy", "parquet") == truth(lake, sql)
+
+
+def test_a_file_that_is_written_over_while_it_is_read(large: Path, tmp_path: Path) -> None:
+    """The one that is read last too, of which nobody would ask again."""
+    (large / "small.parquet").unlink()
+    write_large(tmp_path / "other", "other")
+    time.sleep(SETTLES)
+    changed: list[Path] = []
+
+    def change(progress: Any) -> None:
+        if progress.rows and not changed:
+            changed.append((tmp_path / "other").replace(large / "large.parquet"))
+
+    target = tmp_path / "t"
+    with over(lake={"kind": "files", "path": str(large.parent)}) as lake:
+        lake.sync("lake.t", target, progress=change)
+        assert changed
+        assert rows_of(target, "parquet") == truth(lake, "SELECT * FROM lake.t")
+
+
+def test_a_column_that_is_called_as_the_row_number_is_no_row_number(tmp_path: Path) -> None:
+    made = tmp_path / "lake" / "t"
+    made.mkdir(parents=True)
+    with duckdb.connect() as con:
+        con.execute(
+            f"COPY (SELECT i % 5 AS file_row_number, md5(i::VARCHAR) AS digest"
+            f" FROM range({LARGE}) t(i)) TO '{made}/large.parquet' (FORMAT parquet)"
+        )
+    time.sleep(SETTLES)
+    with over(lake={"kind": "files", "path": str(made.parent)}) as lake:
+        lake.sync("lake.t", tmp_path / "t", split_bytes=1)
+        assert rows_of(tmp_path / "t", "parquet") == truth(lake, "SELECT * FROM lake.t")
+
+
+# --- what cannot be divided ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
