@@ -35,6 +35,7 @@ from batuta_sql.labels import KEY, ColumnLabels, TableLabels, check_label, label
 from batuta_sql.plan.cost import Estimate
 from batuta_sql.planview import Plan, estimate_of
 from batuta_sql.profile import default_file, read, write
+from batuta_sql.progress import FragmentProgress, progress_of
 from batuta_sql.provenance import ColumnLineage
 from batuta_sql.query import Query
 from batuta_sql.session import Session
@@ -180,6 +181,12 @@ class Connection:
         for query in running:
             query.cancel()
 
+    def progress(self) -> list[FragmentProgress]:
+        """How far each fragment of the running queries is; may be asked from another thread."""
+        with self._lock:
+            running = list(self._running)
+        return progress_of(q.execution for q in running)
+
     def register(self, name: str, frame: Any, labels: Sequence[str] = ()) -> None:
         """Makes a pyarrow Table, Dataset or RecordBatchReader, a pandas or Polars frame readable
         as ``name``.
@@ -207,6 +214,15 @@ class Connection:
     def sources(self) -> tuple[str, ...]:
         """The names of the configured sources, of those too that the tier does not allow."""
         return tuple(self._session.sources)
+
+    def kind_of(self, source: str) -> str:
+        """The kind of a configured source, such as ``postgresql``.
+
+        :raises ProgrammingError: for one that is not configured.
+        """
+        if source not in self._settings.sources:
+            raise unknown_source(source, self._session.sources)
+        return self._session.sources[source].kind
 
     @property
     def tier(self) -> str:

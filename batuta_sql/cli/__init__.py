@@ -1,5 +1,5 @@
-"""The command line: ``batuta-sql query | explain | estimate | history | tree | describe | ...``,
-and ``batuta-sql seal -- COMMAND``.
+"""The command line: ``batuta-sql shell | query | explain | estimate | history | tree | ...``, and
+``batuta-sql seal -- COMMAND``.
 
 Exit status: 0 done, 1 error, 2 usage, 3 refused for cost, 4 refused for labels or tier, 78 the
 seal cannot be enforced, 130 interrupted; of ``seal``, else the command's own.

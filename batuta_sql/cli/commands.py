@@ -65,6 +65,7 @@ def parse(run: Run, tokens: list[str], sealed: list[str] | None = None) -> Chose
         help_format="plaintext",
     )
     for command in (
+        commands.shell,
         commands.query,
         commands.explain,
         commands.estimate,
@@ -118,6 +119,27 @@ class Commands:
         self._sealed = sealed
         self.config: Path | None = None
         self.refusal: SealError | None = None
+
+    def shell(self, *, max_cost: float | None = None) -> int:
+        """Type SQL and see the answers; .help lists the commands. A pipe may hold the statements.
+
+        Parameters
+        ----------
+        max_cost
+            Refuse a query that is estimated to cost this much or more, in US dollars.
+        """
+        import platformdirs
+
+        from batuta_sql.cli import terminal
+        from batuta_sql.shell.preferences import Preferences
+        from batuta_sql.shell.shell import Shell
+
+        folder = Path(platformdirs.user_config_dir("batuta-sql"))
+        preferences = Preferences.read(folder / "shell.toml")
+        confirm = terminal.confirmation(self._run.interrupted)
+        connection = self._connect(max_cost_usd=max_cost, confirm=confirm)
+        kinds = {name: connection.kind_of(name) for name in connection.sources}
+        return Shell(connection, preferences, self._run.interrupted, kinds).run()
 
     def query(
         self,

@@ -60,6 +60,13 @@ class Run:
             raise self._outcome
         return self._outcome
 
+    def in_this_thread(self, work: Callable[[], Any]) -> int:
+        """Runs ``work``, which looks after Ctrl-C itself."""
+        try:
+            return int(work() or DONE)
+        finally:
+            self._close()
+
     def _work(self, work: Callable[[], Any]) -> None:
         try:
             self._outcome = int(work() or DONE)
@@ -136,7 +143,10 @@ def _run(run: Run, given: list[str]) -> int:
             raise
         chosen.commands.refusal = error
         status = None
-    return run(chosen.work) if status is None else status
+    if status is not None:
+        return status
+    # The shell answers Ctrl-C itself.
+    return run.in_this_thread(chosen.work) if chosen.name == "shell" else run(chosen.work)
 
 
 def _as_value(token: str) -> str:

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
 
 
+def is_number(type_: pa.DataType) -> bool:
+    """Whether values of a type stand on the right of a column."""
+    return any(test(type_) for test in _NUMBERS)
+
+
 class _Writer(Protocol):
     def __call__(self, reader: pa.RecordBatchReader, sink: Sink, *, to_file: bool) -> None: ...
 
@@ -65,22 +70,31 @@ class Sink:
         return False
 
 
-def write(cursor: Cursor, form: str, target: str | None, max_rows: int) -> None:
-    """Writes what is left of a cursor's result.
+def write(cursor: Cursor, form: str, target: str | None, max_rows: int) -> int:
+    """Writes what is left of a cursor's result; gives how many rows were read for it.
 
     :param form: ``table``, ``csv``, ``json``, ``arrow`` or ``parquet``.
     :param target: a file, or None for stdout.
     :param max_rows: of a table; 0 for all.
     :raises OSError: where it cannot be written.
     """
-    reader = cursor.fetch_record_batch()
+    source, rows = cursor.fetch_record_batch(), 0
+
+    def counted() -> Iterator[pa.RecordBatch]:
+        nonlocal rows
+        for batch in source:
+            rows += batch.num_rows
+            yield batch
+
+    reader = pa.RecordBatchReader.from_batches(source.schema, counted())
     with _opened(target) as stream:
         if form == "table":
             text = _table(reader, max_rows, width=None if target is None else _UNLIMITED)
             stream.write(text.encode("utf-8", "backslashreplace"))
-            return
+            return rows
         writer: _Writer = {"csv": _csv, "json": _json, "arrow": _arrow, "parquet": _parquet}[form]
         writer(reader, Sink(stream), to_file=target is not None)
+    return rows
 
 
 def print_table(table: pa.Table) -> None:
@@ -128,7 +142,7 @@ def _csv_field(text: str) -> str:
 def _csv_expression(column: str, type_: pa.DataType) -> str:
     """An empty text is quoted, a NULL is not: they stay apart."""
     text = f"CAST({column} AS VARCHAR)"
-    if any(test(type_) for test in _NUMBERS) or pa.types.is_boolean(type_):
+    if is_number(type_) or pa.types.is_boolean(type_):
         return f"coalesce({text}, '')"
     return (
         f"CASE WHEN {column} IS NULL THEN '' WHEN {text} = ''"
@@ -207,19 +221,19 @@ def _table(reader: pa.RecordBatchReader, max_rows: int, width: int | None) -> st
     from rich.table import Table
     from rich.text import Text
 
-    rows, more = _first_rows(reader, max_rows)
+    rows, more = first_rows(reader, max_rows)
     on_terminal = width is None and sys.stdout.isatty()
     columns = shutil.get_terminal_size().columns if on_terminal else width or _UNLIMITED
     table = Table(box=box.SQUARE if on_terminal else box.ASCII2, show_lines=False)
     for field in reader.schema:
-        numeric = any(test(field.type) for test in _NUMBERS)
+        numeric = is_number(field.type)
         table.add_column(
-            Text(_visible(field.name)),
+            Text(visible(field.name)),
             justify="right" if numeric else "left",
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*(Text("NULL", "dim") if v is None else Text(_visible(v)) for v in row))
+        table.add_row(*(Text("NULL", "dim") if v is None else Text(visible(v)) for v in row))
     buffer = io.StringIO()
     console = Console(file=buffer, width=columns, force_terminal=on_terminal, highlight=False)
     console.print(table)
@@ -228,9 +242,10 @@ def _table(reader: pa.RecordBatchReader, max_rows: int, width: int | None) -> st
     return f"{buffer.getvalue()}({note})\n"
 
 
-def _first_rows(
+def first_rows(
     reader: pa.RecordBatchReader, max_rows: int
 ) -> tuple[list[tuple[str | None, ...]], bool]:
+    """The first rows as DuckDB's texts, and whether there are more; 0 rows: all of them."""
     rows: list[tuple[str | None, ...]] = []
     width = len(reader.schema)
     with _engine() as engine:
@@ -245,7 +260,7 @@ def _first_rows(
     return rows, False
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Control characters as escapes: data must not command the terminal."""
     if text.isprintable():
         return text

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from batuta_sql.config import load_settings
+from batuta_sql.shell.commands import COMMANDS
+from batuta_sql.shell.preferences import Preferences
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -75,6 +77,18 @@ def test_the_examples_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", blocks("toml"))
 def test_configurations_are_valid(text: str) -> None:
     assert load_settings(tomllib.loads(text)).sources
+
+
+def test_the_choices_of_the_shell_are_its_own() -> None:
+    """What the page shows are the names, and the values that there are without the file."""
+    text = (ROOT / "docs" / "shell.md").read_text(encoding="utf-8")
+    (told,) = [tomllib.loads(t) for found, t in BLOCK.findall(text) if found == "toml"]
+    assert told == Preferences().model_dump()
+
+
+def test_the_commands_of_the_shell_are_documented() -> None:
+    text = (ROOT / "docs" / "shell.md").read_text(encoding="utf-8")
+    assert [name for name in COMMANDS if f"`{name}" not in text] == []
 
 
 def test_make_lines_name_targets() -> None:
