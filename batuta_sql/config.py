@@ -581,6 +581,7 @@ class Settings(_Frozen):
     """The whole configuration.
 
     :param catalog_ttl: seconds for which a source's catalog is believed.
+    :param local_files: whether queries may read files by their paths, beside those of the sources.
     :param semi_joins: whether one source is asked only for the rows that match what another has
         delivered, by sending it the keys: where that pays, wherever it is legal, or never.
     :param partial_aggregation: whether sums, counts and the like are made in part at their source,
@@ -597,6 +598,7 @@ class Settings(_Frozen):
     tier: Tier = "standard"
     memory_limit: str | None = Field(default=None, pattern=r"^\s*\d+(\.\d+)?\s*([KMGT]i?B|B|%)\s*$")
     temp_directory: str | None = None
+    local_files: bool = True
     threads: int | None = Field(default=None, ge=1)
     catalog_ttl: float = Field(default=60.0, ge=0)
     semi_joins: Literal["auto", "always", "off"] = "auto"
@@ -674,6 +676,7 @@ def load_settings(
     *,
     tier: str | None = None,
     max_cost_usd: float | None = None,
+    local_files: bool | None = None,
 ) -> Settings:
     """Settings from a file, a dict, or the usual places; see ``connect``.
 
@@ -692,6 +695,8 @@ def load_settings(
             text, data = _read(path)
     if tier is not None:
         data["tier"] = tier
+    if local_files is not None:
+        data["local_files"] = local_files
     if max_cost_usd is not None:
         cost = dict(data.get("cost") or {})
         cost["max_cost_usd"] = max_cost_usd

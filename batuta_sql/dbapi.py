@@ -60,6 +60,7 @@ def connect(
     tier: str | None = None,
     max_cost_usd: float | None = None,
     confirm: Callable[[Estimate], bool] | None = None,
+    local_files: bool | None = None,
 ) -> Connection:
     """Opens a connection over the configured sources; none of them is contacted yet.
 
@@ -70,13 +71,15 @@ def connect(
         ``cost.stop_usd``; where both are set, both hold.
     :param confirm: asked, with the estimate, before a query that costs ``warn_usd`` or more; True
         lets it run. ``estimate.reasons`` says why. Without it such a query is refused.
+    :param local_files: overrides whether queries may read files by their paths (``read_csv``,
+        ``FROM 'file.parquet'``), beside those of the sources.
     :raises ConfigError: naming file, key and line.
     :raises SealError: for the tier ``fully_sovereign`` in a process that is not sealed and cannot
         be locked. A lock stays for good: the process opens no IP socket any more.
     """
     from batuta_sql.config import load_settings
 
-    settings = load_settings(config, tier=tier, max_cost_usd=max_cost_usd)
+    settings = load_settings(config, tier=tier, max_cost_usd=max_cost_usd, local_files=local_files)
     return Connection(settings, confirm)
 
 
@@ -100,7 +103,12 @@ class Connection:
         confine(settings)
         self._settings = settings
         sources = {n: make_source(n, s) for n, s in settings.sources.items()}
-        engine = DuckDBEngine(settings.memory_limit, settings.temp_directory, settings.threads)
+        engine = DuckDBEngine(
+            settings.memory_limit,
+            settings.temp_directory,
+            settings.threads,
+            local_files=settings.local_files,
+        )
         limits = {"memory_limit": settings.memory_limit, "threads": settings.threads}
         for name, value in limits.items():
             for source in sources.values():

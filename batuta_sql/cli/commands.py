@@ -80,6 +80,7 @@ def parse(run: Run, tokens: list[str], sealed: list[str] | None = None) -> Chose
         commands.tune,
         commands.sync,
         commands.drift,
+        commands.mcp,
     ):
         app.command(command)
     found: list[Chosen] = []
@@ -594,6 +595,25 @@ class Commands:
         else:
             print("the schema is that of the last copy")
         return SchemaDrift.exit_status if found else 0
+
+    def mcp(self, *, allow_label: tuple[str, ...] = (), max_cost: float | None = None) -> int:
+        """Serve an assistant by the Model Context Protocol, on stdin and stdout.
+
+        It may list and describe tables, estimate and run queries, under the guards that hold for
+        everybody. Results with labels are refused, and so is what somebody would have to confirm.
+
+        Parameters
+        ----------
+        allow_label
+            A label that results may carry, or a pattern such as "origin:*". May be given again.
+        max_cost
+            Refuse a query that is estimated to cost this much or more, in US dollars.
+        """
+        from batuta_sql.mcp_server import Desk, server
+
+        desk = Desk(self._connect(max_cost_usd=max_cost, local_files=False), allow_label)
+        server(desk).run("stdio")
+        return 0
 
     # --- inside --------------------------------------------------------------------------------
 

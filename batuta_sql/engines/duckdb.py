@@ -47,6 +47,7 @@ class DuckDBEngine:
 
     :param memory_limit: DuckDB's notation ("8GB"); None takes DuckDB's default.
     :param temp_directory: where it spills; None makes one and removes it at the end.
+    :param local_files: whether it reads files whose paths stand in a query.
     """
 
     def __init__(
@@ -54,6 +55,8 @@ class DuckDBEngine:
         memory_limit: str | None = None,
         temp_directory: str | None = None,
         threads: int | None = None,
+        *,
+        local_files: bool = True,
     ) -> None:
         self._own_directory = temp_directory is None
         self.temp_directory = temp_directory or tempfile.mkdtemp(prefix="batuta-spill-")
@@ -62,6 +65,8 @@ class DuckDBEngine:
             config["memory_limit"] = memory_limit
         if threads:
             config["threads"] = threads
+        if not local_files:
+            config["enable_external_access"] = "false"
         try:
             self._root = duckdb.connect(":memory:", config=config)
         except duckdb.Error as error:
