@@ -174,7 +174,7 @@ class SqlCompleter(Completer):
         wanted = [o.lower() for o in outer]
         below = [
             path
-            for path in self._names.tables()
+            for path in self._names.tables(wanted[0])
             if [p.lower() for p in path[: len(outer)]] == wanted and len(path) > len(outer)
         ]
         for path in below:

@@ -53,10 +53,18 @@ class KnownNames:
         return self._connection.sources
 
     def tables(self, source: str | None = None) -> list[Path]:
-        """Whole paths, their source first; of those that have answered."""
+        """Whole paths, their source first; of the sources that have answered, or of one of them.
+
+        :param source: without case.
+        """
         with self._lock:
-            known = self._tables if source is None else {source: self._tables.get(source, ())}
-            return [(s, *path) for s, paths in known.items() for path in paths]
+            known = dict(self._tables)
+        return [
+            (name, *path)
+            for name, paths in known.items()
+            if source is None or name.lower() == source.lower()
+            for path in paths
+        ]
 
     def columns(self, table: Path) -> tuple[str, ...]:
         """Empty while nobody has answered."""
@@ -73,9 +81,8 @@ class KnownNames:
             return None
         found = [
             path
-            for path in self.tables()
-            if path[0].lower() == wanted[0]
-            and tuple(p.lower() for p in path[1:])[-(len(wanted) - 1) :] == wanted[1:]
+            for path in self.tables(wanted[0])
+            if tuple(p.lower() for p in path[1:])[-(len(wanted) - 1) :] == wanted[1:]
         ]
         return found[0] if len(found) == 1 else None
 

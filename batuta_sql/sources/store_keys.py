@@ -20,7 +20,7 @@ _REFUSALS = frozenset(
 )
 """https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html"""
 _REFUSAL = re.compile(
-    rf"\b({'|'.join(sorted(_REFUSALS))}|ACCESS_DENIED|Unauthorized\w*|Forbidden\w*|OAuthError|401|403"
+    rf"\b({'|'.join(sorted(_REFUSALS))}|ACCESS_DENIED|(?:Un|Not)[aA]uthorized\w*|Forbidden\w*|OAuthError|401|403"
     r"|status 400\) during HeadObject)\b"
 )
 _TURN = "batuta_turn"

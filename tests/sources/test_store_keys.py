@@ -288,6 +288,7 @@ def test_keys_that_do_not_change_are_not_sent_again() -> None:
         ("An error occurred (ExpiredToken) when calling GetObject", True),
         ("AWS Error ACCESS_DENIED during HeadObject operation", True),
         ("Client error with status 403 Forbidden: ", True),
+        ("NotAuthorizedException: not authorized", True),
         ("404 Not Found", False),
         ("the table has 4030 rows", False),
     ],
