@@ -88,12 +88,19 @@ class Marks:
 
 
 def rendered(
-    found: Rows, preferences: Preferences, width: int, *, colour: bool, paged: bool = False
+    found: Rows,
+    preferences: Preferences,
+    width: int,
+    *,
+    colour: bool,
+    paged: bool = False,
+    framed: bool = True,
 ) -> str:
     """A result as it is shown, without the count of its rows.
 
     :param width: of the terminal in characters.
     :param paged: whether what is wider than the terminal can be scrolled to.
+    :param framed: whether there are letters for lines; else they are of ``-``, ``|`` and ``+``.
     """
     marks = Marks(found.labels if preferences.labels else {})
     buffer = io.StringIO()
@@ -109,7 +116,7 @@ def rendered(
         for line in _expanded(found, marks, preferences):
             console.print(line, soft_wrap=True)
     else:
-        table = _table(found, marks, preferences)
+        table = _table(found, marks, preferences, box.SQUARE if framed else box.ASCII2)
         console.print(table, width=max(width, _natural(found)) if paged else width)
     if legend := marks.legend():
         console.print(legend, soft_wrap=True)
@@ -151,8 +158,8 @@ def _natural(found: Rows) -> int:
     return sum(_widths(found)) + 3 * len(found.names) + 1
 
 
-def _table(found: Rows, marks: Marks, preferences: Preferences) -> Table:
-    table = Table(box=box.SQUARE, show_lines=False)
+def _table(found: Rows, marks: Marks, preferences: Preferences, lines: box.Box) -> Table:
+    table = Table(box=lines, show_lines=False)
     for name, numeric in zip(found.names, found.numeric, strict=True):
         head = Text(visible(name), "bold").append(marks.of(found.labels.get(name)))
         table.add_column(head, justify="right" if numeric else "left", overflow="fold")

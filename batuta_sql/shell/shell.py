@@ -287,7 +287,8 @@ class Shell:
     def _show_rows(self, found: Rows, footer: str) -> None:
         width = self.screen.width
         preferences, colour = self.preferences, self.screen.colour
-        text = rendering.rendered(found, preferences, width, colour=colour) + footer
+        framed = self.screen.shows
+        text = rendering.rendered(found, preferences, width, colour=colour, framed=framed) + footer
         if self._is_paged(text.count("\n")):
             paged = rendering.rendered(found, preferences, width, colour=colour, paged=True)
             if _paged(paged + footer):

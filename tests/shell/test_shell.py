@@ -311,7 +311,7 @@ def test_a_pipe(batuta: Command) -> None:
     done = batuta("shell", stdin=f"{BEER}\n.tier\nSELECT 42 AS answer".encode())
     assert done.returncode == 0, done.stderr
     text = done.stdout.decode()
-    assert "Ann's" in text
+    assert "|  1 | Ann's" in text
     assert "standard" in text
     assert "42" in text
     assert "batuta>" not in text
