@@ -62,7 +62,9 @@ _LAZY = {
     "CheckpointError": "batuta_sql.sync.checkpoint",
     "SchemaDrift": "batuta_sql.sync.drift",
     "connect": "batuta_sql.dbapi",
+    "load_ipython_extension": "batuta_sql.notebook",
     "read_labels": "batuta_sql.sources.file_labels",
+    "unload_ipython_extension": "batuta_sql.notebook",
 }
 """What needs DuckDB, Arrow and sqlglot, which take a while: imported when it is first used."""
 

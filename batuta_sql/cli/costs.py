@@ -41,8 +41,12 @@ def estimate_values(estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def print_estimate(estimate: Estimate) -> None:
-    """An estimate for people; what is not known is never shown as 0."""
+FRAGMENT_HEADS = ("source", "rows", "delivered", "scanned", "cost", "confidence", "basis")
+FRAGMENT_NUMBERS = ("rows", "delivered", "scanned", "cost")
+
+
+def estimate_lines(estimate: Estimate) -> list[tuple[str, str]]:
+    """An estimate for people, name and value; what is not known is never shown as 0."""
     from batuta_sql.guards.cost import amount
 
     lines = [
@@ -60,27 +64,34 @@ def print_estimate(estimate: Estimate) -> None:
         lines.insert(4, ("DBUs", f"{estimate.dbus:,.4g}"))
     if estimate.missing:
         lines.insert(5, ("not known", ", ".join(estimate.missing)))
-    lines += [("limit", reason) for reason in estimate.reasons]
-    for name, value in lines:
+    return lines + [("limit", reason) for reason in estimate.reasons]
+
+
+def fragment_rows(estimate: Estimate) -> list[tuple[str, ...]]:
+    """The estimates of the fragments for people, a value for each of ``FRAGMENT_HEADS``."""
+    from batuta_sql.guards.cost import amount
+
+    return [
+        (
+            f.source,
+            _rows(f.rows),
+            _size(f.bytes_delivered),
+            _size(f.bytes_scanned),
+            amount(f) if f.priced else "free",
+            f.confidence,
+            f.basis,
+        )
+        for f in estimate.fragments
+    ]
+
+
+def print_estimate(estimate: Estimate) -> None:
+    """Prints an estimate for people."""
+    for name, value in estimate_lines(estimate):
         print(f"{name + ':':17}{value}")
     if estimate.fragments:
         print()
-        _print_table(
-            ("source", "rows", "delivered", "scanned", "cost", "confidence", "basis"),
-            [
-                (
-                    f.source,
-                    _rows(f.rows),
-                    _size(f.bytes_delivered),
-                    _size(f.bytes_scanned),
-                    amount(f) if f.priced else "free",
-                    f.confidence,
-                    f.basis,
-                )
-                for f in estimate.fragments
-            ],
-            numbers=("rows", "delivered", "scanned", "cost"),
-        )
+        _print_table(FRAGMENT_HEADS, fragment_rows(estimate), numbers=FRAGMENT_NUMBERS)
 
 
 # --- history -----------------------------------------------------------------------------------
@@ -219,4 +230,5 @@ def _print_table(
     for row in rows:
         # A source's own words must not command the terminal.
         table.add_row(*(Text("".join(c if c.isprintable() else " " for c in v)) for v in row))
-    Console(file=sys.stdout, width=width, highlight=False).print(table)
+    console = Console(file=sys.stdout, width=width, highlight=False, force_jupyter=False)
+    console.print(table)

@@ -15,7 +15,8 @@ _PARTS = re.compile(
     | [eE]'(?:[^'\\]|\\.|'')*(?:'|(?P<open_escape>\Z))
     | '(?:[^']|'')*(?:'|(?P<open_text>\Z))
     | "(?:[^"]|"")*(?:"|(?P<open_name>\Z))
-    | \$(?P<tag>[A-Za-z_]*)\$(?:.*?\$(?P=tag)\$|(?P<open_dollar>.*\Z))
+    | \$(?P<tag>(?:[A-Za-z_]\w*)?)\$(?:.*?\$(?P=tag)\$|(?P<open_dollar>.*\Z))
+    | (?<![\w$])\$(?P<parameter>[^\W\d]\w*)
     """,
     re.DOTALL | re.VERBOSE,
 )
@@ -67,6 +68,17 @@ def is_in_text(text: str) -> bool:
     """Whether what is written at the end of a text is a value's text or a comment, not SQL."""
     *_, last = (None, *_PARTS.finditer(text))
     return last is not None and any(last[name] is not None for name in (*_TEXTS, "open_line"))
+
+
+def parameters(text: str) -> dict[str, int]:
+    """The names of a statement's ``$name`` parameters, and where each is first used: the offset of
+    its ``$``. What is in texts, quoted names and comments is none.
+    """
+    found: dict[str, int] = {}
+    for part in _PARTS.finditer(text):
+        if part["parameter"]:
+            found.setdefault(part["parameter"], part.start())
+    return found
 
 
 def _ends(text: str, begin: int) -> Iterator[int]:

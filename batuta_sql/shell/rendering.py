@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from rich import box
@@ -18,8 +19,15 @@ from rich.text import Text
 from batuta_sql.cli.output import first_rows, is_number, visible
 from batuta_sql.labels import ColumnLabels
 from batuta_sql.shell.preferences import Preferences
+from batuta_sql.units import size
+
+if TYPE_CHECKING:
+    from batuta_sql.dbapi import Cursor
 
 _COLOURS = ("red", "yellow", "magenta", "cyan", "green", "blue")
+COLOURS = len(_COLOURS)
+"""How many colours marks have; then they begin again."""
+
 _DIGITS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 _LEAST_COLUMN = 12
 """Characters to which a column of texts may be folded before a line for each value reads better."""
@@ -55,36 +63,64 @@ class Rows:
         )
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A label's mark.
+
+    :param number: from 1.
+    :param is_direct: whether values are labelled, and not only the choice of rows.
+    """
+
+    label: str
+    number: int
+    is_direct: bool = True
+
+    @property
+    def digits(self) -> str:
+        """The number in raised digits."""
+        return "".join(_DIGITS[int(d)] for d in str(self.number))
+
+    @property
+    def colour(self) -> int:
+        """Which of the ``COLOURS``, from 0."""
+        return (self.number - 1) % COLOURS
+
+
 class Marks:
     """A mark for each label of a result: a raised digit in a colour of its own."""
 
     def __init__(self, labels: Mapping[str, ColumnLabels]) -> None:
         found = sorted({one for column in labels.values() for one in column.all})
-        self._numbers = {label: n for n, label in enumerate(found, 1)}
+        self.all = tuple(Mark(label, n) for n, label in enumerate(found, 1))
+
+    def held(self, labels: ColumnLabels | None) -> tuple[Mark, ...]:
+        """Those of a column."""
+        if labels is None:
+            return ()
+        return tuple(
+            replace(mark, is_direct=mark.label in labels.direct)
+            for mark in self.all
+            if mark.label in labels.all
+        )
 
     def of(self, labels: ColumnLabels | None) -> Text:
         """Of a column; dim where only its rows tell of what is labelled."""
         shown = Text()
-        known = [one for one in labels.all if one in self._numbers] if labels is not None else []
-        for label in sorted(known, key=self._numbers.__getitem__):
-            assert labels is not None
-            is_direct = label in labels.direct
-            shown.append(self._mark(label), self._style(label) if is_direct else "dim")
+        for mark in self.held(labels):
+            shown.append(mark.digits, _style(mark) if mark.is_direct else "dim")
         return shown
 
     def legend(self) -> Text:
         """Which mark is which label; empty where there are none."""
         shown = Text()
-        for label in self._numbers:
+        for mark in self.all:
             shown.append("  " if shown else "")
-            shown.append(f"{self._mark(label)} {label}", self._style(label))
+            shown.append(f"{mark.digits} {mark.label}", _style(mark))
         return shown
 
-    def _mark(self, label: str) -> str:
-        return "".join(_DIGITS[int(d)] for d in str(self._numbers[label]))
 
-    def _style(self, label: str) -> str:
-        return f"bold {_COLOURS[(self._numbers[label] - 1) % len(_COLOURS)]}"
+def _style(mark: Mark) -> str:
+    return f"bold {_COLOURS[mark.colour]}"
 
 
 def rendered(
@@ -108,6 +144,8 @@ def rendered(
         file=buffer,
         width=width,
         force_terminal=colour,
+        # Rich would write to the notebook itself, not to the buffer.
+        force_jupyter=False,
         color_system="auto" if colour else None,
         highlight=False,
         legacy_windows=False,
@@ -129,6 +167,16 @@ def counted(found: Rows) -> str:
     if found.more:
         return f"the first {count}; there are more: .set max_rows N, or .output FILE"
     return count
+
+
+def moved(cursor: Cursor) -> str:
+    """What a query has moved; empty where that is nothing."""
+    fragments = cursor.plan.fragments if cursor.plan is not None else ()
+    bytes_ = sum(f.bytes or 0 for f in fragments)
+    if not bytes_:
+        return ""
+    sources = len({f.source for f in fragments})
+    return f"; {size(bytes_)} from {sources} source{'' if sources == 1 else 's'}"
 
 
 def _is_expanded(found: Rows, preferences: Preferences, width: int) -> bool:

@@ -27,13 +27,11 @@ from batuta_sql.shell.names import KnownNames
 from batuta_sql.shell.preferences import Preferences
 from batuta_sql.shell.reading import Typed, statements
 from batuta_sql.shell.rendering import Rows
-from batuta_sql.units import duration, size
+from batuta_sql.units import duration
+from batuta_sql.waiting import waited
 
 if TYPE_CHECKING:
-    from batuta_sql.dbapi import Connection, Cursor
-
-_GRACE_SECONDS = 5.0
-"""How long sources have to end their statements after Ctrl-C."""
+    from batuta_sql.dbapi import Connection
 
 
 @dataclass(frozen=True)
@@ -201,7 +199,7 @@ class Shell:
             labels = cursor.labels
             reader = cursor.fetch_record_batch()
             found = Rows.read(reader, labels, self.preferences.max_rows)
-            return found, _moved(cursor)
+            return found, rendering.moved(cursor)
 
     def export(self, sql: str, target: Path) -> int:
         """Writes a result to a file in the format of its name; gives its rows."""
@@ -228,32 +226,28 @@ class Shell:
 
         :raises KeyboardInterrupt: where it was cancelled.
         """
-        task = _Task(work)
         shows = shows_progress and self.preferences.progress and self.screen.reads
         view = LiveView(self._errors, self.connection.progress)
+
+        def look(seconds: float) -> None:
+            if shows and not self.screen.is_dumb:
+                view.look(seconds)
+
+        def stopping() -> None:
+            view.close()
+            self._interrupted.set()
+
         self._interrupted.clear()
         try:
-            while not task.ended.wait(0.1):
-                if shows and not self.screen.is_dumb:
-                    view.look(task.seconds)
-        except KeyboardInterrupt:
-            view.close()
-            self._cancel(task)
-            raise
+            return waited(
+                work,
+                self.connection.cancel,
+                look=look,
+                stopping=stopping,
+                complain=self.complain,
+            )
         finally:
             view.close()
-        return task.outcome()
-
-    def _cancel(self, task: _Task) -> None:
-        """Ends what runs, at the sources too; waits a few seconds for it."""
-        self._interrupted.set()
-        until = time.monotonic() + _GRACE_SECONDS
-        while time.monotonic() < until:
-            with contextlib.suppress(Error):
-                self.connection.cancel()
-            if task.ended.wait(0.2):
-                return
-        self.complain("a source does not answer to the cancellation: it is left to end by itself")
 
     # --- showing -------------------------------------------------------------------------------
 
@@ -316,45 +310,6 @@ class _Told(io.StringIO):
 
     def isatty(self) -> bool:
         return self._is_terminal
-
-
-class _Task:
-    """Work in a thread of its own."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self._work = work
-        self._began = time.monotonic()
-        self._found: Any = None
-        self._error: BaseException | None = None
-        self.ended = threading.Event()
-        threading.Thread(target=self._run, name="batuta-shell", daemon=True).start()
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._began
-
-    def outcome(self) -> Any:
-        if self._error is not None:
-            raise self._error
-        return self._found
-
-    def _run(self) -> None:
-        try:
-            self._found = self._work()
-        except BaseException as error:
-            self._error = error
-        finally:
-            self.ended.set()
-
-
-def _moved(cursor: Cursor) -> str:
-    """What a query has moved; empty where that is nothing."""
-    fragments = cursor.plan.fragments if cursor.plan is not None else ()
-    bytes_ = sum(f.bytes or 0 for f in fragments)
-    if not bytes_:
-        return ""
-    sources = len({f.source for f in fragments})
-    return f"; {size(bytes_)} from {sources} source{'' if sources == 1 else 's'}"
 
 
 def _paged(text: str) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batuta_sql.shell.reading import Typed, is_blank, is_complete, statements
+from batuta_sql.shell.reading import Typed, is_blank, is_complete, parameters, statements
 
 
 def sql(*texts: str) -> list[Typed]:
@@ -62,3 +62,18 @@ def test_nothing_of_a_text_is_lost(text: str) -> None:
         before, _, rest = rest.partition(one.text)
         assert is_blank(before.replace(";", " ")) or "--" in before or "/*" in before
     assert rest.endswith(left)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("SELECT $a, $b + $a", {"a": 7, "b": 11}),
+        ("SELECT $a::INT,$größe", {"a": 7, "größe": 15}),
+        ("SELECT '$a', \"$b\", e'\\'$c', $$ $d $$, $e1$ $f $e1$", {}),
+        ("SELECT 1 -- $a\n, $b /* $c */", {"b": 17}),
+        ("SELECT $1, ?, a$b, $", {}),
+        ("SELECT 'open $a", {}),
+    ],
+)
+def test_parameters(text: str, names: dict[str, int]) -> None:
+    assert parameters(text) == names
