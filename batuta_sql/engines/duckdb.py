@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 from cachetools import LRUCache
 
+from batuta_sql.engines.spill_folder import SpillFolder
 from batuta_sql.errors import (
     DataError,
     Error,
@@ -58,8 +56,8 @@ class DuckDBEngine:
         *,
         local_files: bool = True,
     ) -> None:
-        self._own_directory = temp_directory is None
-        self.temp_directory = temp_directory or tempfile.mkdtemp(prefix="batuta-spill-")
+        self._spill = SpillFolder() if temp_directory is None else None
+        self.temp_directory = temp_directory or (self._spill.path if self._spill else "")
         config: dict[str, Any] = dict(ISOLATION, temp_directory=self.temp_directory)
         if memory_limit:
             config["memory_limit"] = memory_limit
@@ -154,8 +152,8 @@ class DuckDBEngine:
             self._root.close()
             if self._decoder is not None:
                 self._decoder.close()
-        if self._own_directory:
-            shutil.rmtree(Path(self.temp_directory), ignore_errors=True)
+        if self._spill is not None:
+            self._spill.remove()
 
 
 class PendingResult:
