@@ -122,6 +122,11 @@ def _opened(target: str | None) -> Iterator[BinaryIO]:
         with partial.open("wb") as stream:
             yield stream
         partial.replace(path)
+    except OSError as error:
+        if error.filename == str(partial):
+            # People know the name that they gave.
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

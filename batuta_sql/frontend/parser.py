@@ -36,11 +36,21 @@ class Statement:
     reason: str | None = None
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What Python makes of bytes that are no UTF-8, and of no character at all."""
+
+
 def parse(sql: str, engine: duckdb.DuckDBPyConnection) -> list[Statement]:
     """The statements of ``sql``, each checked by DuckDB's own parser.
 
-    :raises ProgrammingError: for a syntax error, with the line and a caret.
+    :raises ProgrammingError: for a syntax error, with the line and a caret, and for a text with
+        parts that are no characters.
     """
+    if not_text := _SURROGATE.search(sql):
+        line = sql.count("\n", 0, not_text.start()) + 1
+        raise ProgrammingError(
+            f"the SQL has bytes that are no UTF-8, in line {line}", hint="save the text as UTF-8"
+        )
     sql = in_duckdb_words(sql)
     try:
         parts = engine.extract_statements(sql)

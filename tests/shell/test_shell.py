@@ -352,3 +352,16 @@ def test_results_in_a_file_while_a_person_types(config: Path, home: dict[str, st
     assert terminal.ended() == 0
     text = (config.parent / "out.txt").read_text()
     assert "42" in text
+
+
+def test_bytes_that_are_no_text_are_said_to_be_so(batuta: Command) -> None:
+    done = batuta("shell", stdin=b"SELECT 1;\nSELECT '\xff';")
+    assert done.returncode == 1
+    assert b"no UTF-8" in done.stderr
+    assert b"TypeError" not in done.stderr
+
+
+def test_a_file_that_cannot_be_written_is_called_by_its_name(batuta: Command) -> None:
+    done = batuta("shell", stdin=b".export /nowhere/out.csv SELECT 1")
+    assert done.returncode == 1
+    assert done.stderr.decode().strip() == "/nowhere/out.csv: No such file or directory"
