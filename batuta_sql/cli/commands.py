@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from batuta_sql import __version__
+from batuta_sql.cli.examples import epilogue
 from batuta_sql.cli.launch import ERROR, INTERRUPTED, Run, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ Format = Literal["table", "csv", "json", "arrow", "parquet"]
 
 CopyFormat = Literal["parquet", "delta", "duckdb", "ald"]
 OnDrift = Literal["stop", "apply", "skip", "force"]
+CommandLine = Literal["bash", "zsh", "fish"]
 
 _BINARY = ("arrow", "parquet")
 _SUFFIXES: dict[str, Format] = {
@@ -81,8 +83,12 @@ def parse(run: Run, tokens: list[str], sealed: list[str] | None = None) -> Chose
         commands.sync,
         commands.drift,
         commands.mcp,
+        commands.completion,
     ):
-        app.command(command)
+        app.command(command, help_epilogue=epilogue(command.__name__))
+    commands.completion_script = lambda shell: app.generate_completion(
+        prog_name="batuta-sql", shell=shell
+    )
     found: list[Chosen] = []
 
     @app.meta.default
@@ -120,6 +126,7 @@ class Commands:
         self._sealed = sealed
         self.config: Path | None = None
         self.refusal: SealError | None = None
+        self.completion_script: Callable[[CommandLine], str] = str
 
     def shell(self, *, max_cost: float | None = None) -> int:
         """Type SQL and see the answers; .help lists the commands. A pipe may hold the statements.
@@ -613,6 +620,17 @@ class Commands:
 
         desk = Desk(self._connect(max_cost_usd=max_cost, local_files=False), allow_label)
         server(desk).run("stdio")
+        return 0
+
+    def completion(self, shell: CommandLine, /) -> int:
+        """Print what makes a command line complete batuta-sql's commands and options.
+
+        Parameters
+        ----------
+        shell
+            The command line's kind.
+        """
+        print(self.completion_script(shell))
         return 0
 
     # --- inside --------------------------------------------------------------------------------
