@@ -47,7 +47,7 @@ def run(arguments: list[str], folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("page", ["credentials.md"])
+@pytest.mark.parametrize("page", ["credentials.md", "sqlalchemy.md"])
 def test_the_examples_of_a_page_run(tmp_path: Path, page: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     examples = [t for found, t in BLOCK.findall(text) if found == "python"]

@@ -16,7 +16,7 @@ import pytest
 from tests.cli.conftest import batuta, config  # noqa: F401 - fixtures
 
 WIDTH, HEIGHT = 100, 30
-SECONDS = 30.0
+SECONDS = 90.0
 PROMPT = "batuta>"
 
 
