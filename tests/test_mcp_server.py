@@ -32,7 +32,7 @@ def talked(path: Path, talk: Talk, *options: str) -> Any:
             await session.initialize()
             return await talk(session)
 
-    return asyncio.run(asyncio.wait_for(run(), 120))
+    return asyncio.run(asyncio.wait_for(run(), 240))
 
 
 def told(path: Path, tool: str, *options: str, **arguments: Any) -> Any:

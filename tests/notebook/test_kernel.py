@@ -24,7 +24,7 @@ def client_of(folder: Path, *cells: str, allow_errors: bool = False) -> Notebook
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
     return NotebookClient(
         book,
-        timeout=60,
+        timeout=180,
         kernel_name="python3",
         allow_errors=allow_errors,
         resources={"metadata": {"path": str(folder)}},
