@@ -242,14 +242,14 @@ class ExpressionBinder:
 
 @dataclass(frozen=True)
 class Parameters:
-    """The values bound to ``?``, ``$1`` and ``$name``; each becomes a typed literal node.
+    """The values bound to ``$1`` (which the parser makes of ``?`` too) and ``$name``; each becomes
+    a typed literal node.
 
     A literal node is rendered by the dialect's generator with its own quoting: no value is ever
     pasted into a text.
     """
 
     values: ParameterValues | None
-    _next: list[int] = field(default_factory=lambda: [0])
     _used: set[int | str] = field(default_factory=set)
 
     def check_all_used(self) -> None:
@@ -275,10 +275,6 @@ class Parameters:
                 "the statement has parameters but no values were given",
                 hint="pass them as the second argument of execute()",
             )
-        if not name:
-            index = self._next[0]
-            self._next[0] += 1
-            return value_literal(self._positional(index))
         if name.isdigit():
             return value_literal(self._positional(int(name) - 1))
         if not isinstance(self.values, dict) or name not in self.values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -84,11 +85,37 @@ def _faithful_tree(
         return None, "sqlglot reads it in another sense than DuckDB"
     if not all(_pinned(table) for table in tree.find_all(exp.Table) if table.args.get("when")):
         return None, "AT with a value that is not written out, or of a table without a source"
+    if any(_takes_parameters(bracket) for bracket in tree.find_all(exp.Bracket)):
+        # sqlglot counts constants there from 0, and what it knows not to be constant as it stands.
+        return None, "a parameter as an index"
     _name_outputs(tree, original, engine)
+    _number_parameters(tree)
     for node in tree.find_all(exp.Identifier, exp.Literal):
         if node._meta is not None:
             node._meta = _Place(node._meta)
     return tree, None
+
+
+def _takes_parameters(bracket: exp.Bracket) -> bool:
+    """Whether an index, or an end of a slice, has a parameter in it."""
+    return any(e.find(exp.Placeholder, exp.Parameter) for e in bracket.expressions)
+
+
+def _number_parameters(tree: exp.Expr) -> None:
+    """Gives each ``?`` its number: which it is in the text, from 1.
+
+    What is bound first need not be written first. The text that is made of the tree has them in
+    the order of the original: DuckDB reads the same query from both, parameters included.
+    """
+    nodes = [n for n in tree.find_all(exp.Placeholder) if n.args.get("this") is None]
+    if not nodes:
+        return
+    mark = f"p{uuid.uuid4().hex}_"
+    for number, node in enumerate(nodes):
+        node.set("this", f"{mark}{number}")
+    written = re.findall(rf"\${mark}(\d+)", tree.sql("duckdb"))
+    for place, number in enumerate(written, 1):
+        nodes[int(number)].set("this", str(place))
 
 
 class _Place(dict[str, Any]):

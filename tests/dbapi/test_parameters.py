@@ -101,3 +101,28 @@ def test_too_few_or_too_many_is_an_error(cursor: Any, sql: str, given: Any) -> N
 def test_executemany_reads_once_for_each(cursor: Any) -> None:
     cursor.executemany("SELECT name FROM pub.beer WHERE id = ?", [(1,), (3,)])
     assert BEERS[2] in [name for (name,) in cursor.fetchall()]
+
+
+@pytest.mark.parametrize(
+    ("sql", "values", "expected"),
+    [
+        ("SELECT x, ? FROM (SELECT ? AS x)", [5, 6], [(6, 5)]),
+        (
+            "SELECT ? AS a WHERE EXISTS (SELECT 1 FROM (SELECT 'x' AS d) WHERE d = ?)",
+            [1, "x"],
+            [(1,)],
+        ),
+        (
+            "SELECT ?, a, b FROM (SELECT ? AS a) JOIN (SELECT ? AS b) ON a < b",
+            [1, 2, 3],
+            [(1, 2, 3)],
+        ),
+        ("SELECT list_value(7, 8, 9)[?], ?", [2, "b"], [(8, "b")]),
+        ('SELECT \'a?b\', ?, "?" FROM (SELECT ? AS "?") -- ?', [1, 2], [("a?b", 1, 2)]),
+        ("SELECT $2, x FROM (SELECT $1 AS x)", [5, 6], [(6, 5)]),
+    ],
+)
+def test_they_are_counted_as_they_are_written(
+    cursor: Any, sql: str, values: list[Any], expected: list[tuple[Any, ...]]
+) -> None:
+    assert cursor.execute(sql, values).fetchall() == expected
