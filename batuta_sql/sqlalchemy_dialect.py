@@ -18,7 +18,7 @@ from sqlalchemy.engine import default, reflection
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.sql import compiler
 
-from batuta_sql.errors import Error, ProgrammingError
+from batuta_sql.errors import ProgrammingError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -344,4 +344,4 @@ def _parts(schema: str) -> list[str]:
     return [p[1:-1].replace('""', '"') if p.startswith('"') else p for p in found]
 
 
-__all__ = ["BatutaDialect", "Error", "type_of"]
+__all__ = ["BatutaDialect", "type_of"]

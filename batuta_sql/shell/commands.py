@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batuta_sql.cli import costs, listings, output
-from batuta_sql.errors import Error, ProgrammingError, did_you_mean
+from batuta_sql.errors import ProgrammingError, did_you_mean
 from batuta_sql.shell.rendering import plain_lines
 
 if TYPE_CHECKING:
@@ -290,4 +290,4 @@ COMMANDS: dict[str, Command] = {
 }
 """By their names. Without SQL, the last statement is meant."""
 
-__all__ = ["COMMANDS", "Error", "Leave", "arguments", "form_of", "run_command"]
+__all__ = ["COMMANDS", "Leave", "arguments", "form_of", "run_command"]

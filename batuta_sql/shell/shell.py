@@ -92,7 +92,6 @@ class Shell:
         self._kinds = kinds or {}
         self._interrupted = interrupted
         self._errors = Console(stderr=True, highlight=False)
-        self._status = 0
 
     # --- reading -------------------------------------------------------------------------------
 

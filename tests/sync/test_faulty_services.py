@@ -82,46 +82,40 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsEmulator]:
         yield server
 
 
-def s3_options(endpoint: str) -> dict[str, str]:
-    return {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_REGION": REGION,
-        "AWS_ALLOW_HTTP": "true",
-    }
+def by_way_of(aws: AwsEmulator, url: str) -> dict[str, str]:
+    """What reads from the store through a front."""
+    return aws.storage_options | {"AWS_ENDPOINT_URL": url}
+
+
+def folder_of_files(aws: AwsEmulator, name: str) -> Stand:
+    def source(url: str) -> dict[str, Any]:
+        path = f"s3://{BUCKET}/{name}"
+        return {"kind": "files", "path": path, "storage_options": by_way_of(aws, url)}
+
+    return Stand("t", aws.emulator.url, source)
 
 
 @pytest.fixture
 def files(aws: AwsEmulator) -> Stand:
-    def source(url: str) -> dict[str, Any]:
-        path = f"s3://{BUCKET}/files"
-        return {"kind": "files", "path": path, "storage_options": s3_options(url)}
-
-    return Stand("t", aws.emulator.url, source)
+    return folder_of_files(aws, "files")
 
 
 @pytest.fixture
 def texts(aws: AwsEmulator) -> Stand:
     """CSV: of a text that ends early, no format tells."""
-
-    def source(url: str) -> dict[str, Any]:
-        path = f"s3://{BUCKET}/texts"
-        return {"kind": "files", "path": path, "storage_options": s3_options(url)}
-
-    return Stand("t", aws.emulator.url, source)
+    return folder_of_files(aws, "texts")
 
 
 @pytest.fixture
 def delta(aws: AwsEmulator) -> Stand:
     place = f"s3://{BUCKET}/delta/t"
-    options = s3_options(aws.emulator.url) | {"AWS_S3_ALLOW_UNSAFE_RENAME": "true"}
+    options = aws.storage_options | {"AWS_S3_ALLOW_UNSAFE_RENAME": "true"}
     if not aws.filesystem().exists(f"{BUCKET}/delta/t"):
         for n in range(FILES):
             deltalake.write_deltalake(place, piece(n), mode="append", storage_options=options)
 
     def source(url: str) -> dict[str, Any]:
-        return {"kind": "delta", "tables": {"t": place}, "storage_options": s3_options(url)}
+        return {"kind": "delta", "tables": {"t": place}, "storage_options": by_way_of(aws, url)}
 
     return Stand("t", aws.emulator.url, source)
 
