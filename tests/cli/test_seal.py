@@ -31,7 +31,7 @@ REFUSING = refusing("unshare") + "\nimport os, sys; os.execv(sys.executable, sys
 
 @pytest.fixture
 def banner() -> Iterator[tuple[int, list[bytes]]]:
-    """A server that sends a line to whoever comes, and notes what it was sent; its port."""
+    """A server that notes what it is sent, and answers with a line; its port."""
     heard: list[bytes] = []
 
     def serve(server: socket.socket) -> None:
@@ -41,8 +41,8 @@ def banner() -> Iterator[tuple[int, list[bytes]]]:
             except OSError:
                 return
             with one:
-                one.sendall(b"welcome\n")
                 heard.append(one.recv(100))
+                one.sendall(b"welcome\n")
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=serve, args=(server,), daemon=True).start()
