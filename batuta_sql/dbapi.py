@@ -317,6 +317,23 @@ class Connection:
         finally:
             query.close()
 
+    def analyze(self, sql: str, parameters: ParameterValues | None = None) -> Plan:
+        """Runs a query and throws its rows away; its plan then tells what each fragment took.
+
+        :raises CostRefused: as for a query.
+        """
+        query = self._query(sql, parameters)
+        self._started(query)
+        try:
+            for _ in query.run().to_arrow_reader(100_000):
+                pass
+            query.record_metrics()
+            return Plan.of(query)
+        except BaseException as error:
+            raise query.failure(error) from None
+        finally:
+            self._ended(query)
+
     def estimate(self, sql: str, parameters: ParameterValues | None = None) -> Estimate:
         """What a query will take, in the sources' own opinion; nothing is run that bills."""
         query = self._query(sql, parameters)

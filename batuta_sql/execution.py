@@ -55,6 +55,8 @@ class FragmentRun:
     :param age: seconds since the source was asked, of a result that was kept; None where it was
         asked now.
     :param rested: seconds in which nothing was read so that the source could serve others.
+    :param began: seconds after the first fragment of the query.
+    :param first: seconds from its own start until rows came; None where none did.
     """
 
     fragment: Fragment
@@ -66,6 +68,8 @@ class FragmentRun:
     connections: int = 1
     age: float | None = None
     rested: float = 0.0
+    began: float | None = None
+    first: float | None = None
 
 
 class Execution:
@@ -310,6 +314,7 @@ class Execution:
     def record_metrics(self) -> None:
         """Copies what the fetches measured into the fragments' runs."""
         taken = self.taken()
+        began = self._began()
         for run in self.runs:
             metrics = taken.get(run.fragment.name)
             if metrics is not None:
@@ -317,6 +322,12 @@ class Execution:
                 run.seconds, run.usage = metrics.seconds, metrics.usage
                 run.keys, run.connections = metrics.keys, metrics.connections
                 run.age, run.rested = metrics.age, metrics.rested
+                run.began, run.first = began[run.fragment.name], metrics.first
+
+    def _began(self) -> dict[str, float]:
+        """When each fragment was sent, in seconds after the first."""
+        first = min((f.started for f in self.fetches), default=0.0)
+        return {f.fragment.name: f.started - first for f in reversed(self.fetches)}
 
     def taken(self) -> dict[str, FetchMetrics]:
         """What each fragment took, by name; of one that was read in splits, all of them."""

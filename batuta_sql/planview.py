@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -17,6 +17,9 @@ from batuta_sql.plan.explain import explain
 from batuta_sql.plan.fragments import Fragment
 from batuta_sql.provenance import ColumnLineage, LabelOrigin, column_lineage
 from batuta_sql.query import Query
+
+if TYPE_CHECKING:
+    from batuta_sql.planpage.page import Shown
 
 _FAR_OFF = 3.0
 """From here on an estimate is called wrong."""
@@ -136,6 +139,8 @@ class Plan:
                 "seconds": f.seconds,
                 "keys": f.keys,
                 "connections": f.connections,
+                "began": f._run.began,
+                "first": f._run.first,
                 "rested": f._run.rested,
                 "age": f._run.age,
                 "billed": f._run.usage,
@@ -186,6 +191,49 @@ class Plan:
     def label_origins(self) -> list[LabelOrigin]:
         """Where each label of each column comes from."""
         return list(self._query.provenance.explained())
+
+    # --- for people ----------------------------------------------------------------------------
+
+    def to_html(self) -> str:
+        """The plan as one page that needs nothing else: the tree with what runs where, rows, bytes,
+        cost, labels and statements; after a run also what each fragment took, over time.
+
+        Sources are asked for their estimates, as for ``Connection.estimate()``.
+        """
+        from batuta_sql.planpage.page import Picture, page
+
+        placed = self._placed
+        fragments = self.fragments
+        estimates = self._query.cost.estimates([f._run.fragment for f in fragments])
+        provenance = self._query.provenance
+        return page(
+            Picture(
+                self._query.statement.sql,
+                placed.plan if placed is not None else None,
+                str(self),
+                self.residual,
+                total(estimates),
+                [self._shown(f, e) for f, e in zip(fragments, estimates, strict=True)],
+                provenance.labels_on_the_way(placed.plan) if placed is not None else (),
+                self.result_labels,
+                self.label_origins,
+                self.kept,
+            )
+        )
+
+    def _shown(self, fragment: PlannedFragment, estimate: Estimate) -> Shown:
+        from batuta_sql.planpage.page import Shown
+        from batuta_sql.planpage.tree import Delivered
+
+        run, planned = fragment._run, fragment._run.fragment
+        rows, bytes_ = planned.rows, planned.bytes
+        keyed = self._placed.keyed.get(planned.name) if self._placed is not None else None
+        if keyed is not None and rows:
+            bytes_ = bytes_ * keyed.rows / rows if bytes_ is not None else None
+            rows = keyed.rows
+        remarks = tuple(self._annotate(planned))
+        delivered = Delivered(planned, rows, bytes_, run.rows, run.bytes)
+        return Shown(delivered, estimate, run.seconds, run.began, run.first, remarks)
 
     def __str__(self) -> str:
         if self._placed is None:

@@ -30,7 +30,7 @@ from batuta_sql.guards.labels import (
     rules_of,
 )
 from batuta_sql.labels import NO_LABELS, REST, ColumnLabels, Labels, TableLabels
-from batuta_sql.plan.lineage import Flow, Lineage, Origins, everything_of, lineage_of
+from batuta_sql.plan.lineage import Flow, Lineage, Origins, everything_of, flows_of, lineage_of
 from batuta_sql.plan.relational import LocalScan, Relation, Scan
 from batuta_sql.plan.site import TableInfo
 from batuta_sql.sources.file_labels import labels_of_files, may_carry_labels
@@ -183,6 +183,14 @@ class Provenance:
         for name, (_, labels) in _paired(names, self.labels.columns):
             found[name] = found.get(name, ColumnLabels()) | labels
         return found
+
+    def labels_on_the_way(self, plan: Relation) -> list[tuple[Relation, ColumnLabels]]:
+        """The labels of what each operator of a plan of this query gives."""
+        flows = flows_of(plan, self._local_reads)
+        columns = tuple((str(number), flow) for number, (_, flow) in enumerate(flows))
+        tables = {p: t.labels for p, t in self.tables.items()}
+        labels = result_labels(Lineage(columns), tables).columns
+        return [(node, held) for (node, _), (_, held) in zip(flows, labels, strict=True)]
 
     def labels_of_tables(self, tables: Iterable[TableInfo]) -> Labels:
         """All labels of tables that the query reads, whatever of them it uses."""

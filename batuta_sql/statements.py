@@ -219,22 +219,10 @@ def _describe_query(connection: Connection, sql: str) -> Outcome:
 
 
 def _explain(connection: Connection, sql: str, parameters: ParameterValues | None) -> Outcome:
-    from batuta_sql.dbapi import _explained
-    from batuta_sql.planview import Plan
-
-    analyze = bool(re.match(r"\s*explain\s+analyze\b", sql, re.IGNORECASE))
-    query = Query(connection._session, connection._single(_explained(sql)), parameters)
-    try:
-        if analyze:
-            relation = query.run()
-            for _ in relation.to_arrow_reader(100_000):
-                pass
-            query.record_metrics()
-        text = str(Plan.of(query))
-    except BaseException as error:
-        raise query.failure(error) from None
-    finally:
-        query.close()
+    if re.match(r"\s*explain\s+analyze\b", sql, re.IGNORECASE):
+        text = str(connection.analyze(sql, parameters))
+    else:
+        text = connection.explain(sql, parameters)
     return _table(connection, pa.table({"plan": pa.array(text.splitlines(), pa.string())}))
 
 

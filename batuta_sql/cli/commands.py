@@ -200,7 +200,16 @@ class Commands:
         return 0
 
     def explain(
-        self, sql: str | None = None, /, *, labels: bool = False, json: bool = False
+        self,
+        sql: str | None = None,
+        /,
+        *,
+        labels: bool = False,
+        html: Path | None = None,
+        analyze: bool = False,
+        yes: bool = False,
+        max_cost: float | None = None,
+        json: bool = False,
     ) -> int:
         """Show a query's plan: what is sent to each source, and what runs here.
 
@@ -210,12 +219,34 @@ class Commands:
             The query; "-" or nothing reads it from stdin.
         labels
             Show the labels of each column and where they come from.
+        html
+            Write the plan as a page to this file.
+        analyze
+            Run the query, and show what each fragment took; its rows are not shown.
+        yes
+            With --analyze: answer yes to the question about cost; limits hold all the same.
+        max_cost
+            With --analyze: refuse a query that is estimated to cost this much or more, in US
+            dollars.
         json
             For programs.
         """
-        from batuta_sql.cli import listings
+        from batuta_sql.cli import listings, terminal
+        from batuta_sql.cli.output import opened
 
-        plan = self._connect().plan(_sql(sql))
+        text = _sql(sql)
+        if analyze:
+            confirm = (lambda _: True) if yes else terminal.confirmation(self._run.interrupted)
+            plan = self._connect(max_cost_usd=max_cost, confirm=confirm).analyze(text)
+        else:
+            plan = self._connect().plan(text)
+        if html is not None:
+            page = plan.to_html()
+            with opened(str(html)) as file:
+                file.write(page.encode("utf-8", "backslashreplace"))
+            if not json and not labels:
+                print(f"the plan is in {html}")
+                return 0
         if json:
             listings.print_json(listings.plan_values(plan))
         elif labels:

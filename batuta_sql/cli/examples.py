@@ -15,6 +15,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "explain": (
         'batuta-sql explain "SELECT sum(total) FROM lake.orders WHERE id >= 5"',
         'batuta-sql explain --labels "SELECT email FROM crm.customer"',
+        'batuta-sql explain "FROM lake.orders" --analyze --html plan.html',
     ),
     "estimate": ('batuta-sql estimate "SELECT * FROM wh.sales" --json',),
     "history": ("batuta-sql history --limit 5",),

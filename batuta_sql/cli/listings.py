@@ -40,7 +40,7 @@ def plan_values(plan: Any) -> dict[str, Any]:
     return {
         "plan": str(plan),
         "planning_seconds": plan.planning_seconds,
-        "fragments": [{"name": f.name, "source": f.source, "sql": f.sql} for f in plan.fragments],
+        "fragments": [_fragment_values(f) for f in plan.fragments],
         "residual": plan.residual,
         "kept": list(plan.kept),
         "fallbacks": list(plan.fallbacks),
@@ -54,6 +54,15 @@ def plan_values(plan: Any) -> dict[str, Any]:
         ],
         "label_origins": [o._asdict() for o in plan.label_origins],
     }
+
+
+def _fragment_values(fragment: Any) -> dict[str, Any]:
+    """A fragment; what it took where it has run."""
+    values = {"name": fragment.name, "source": fragment.source, "sql": fragment.sql}
+    if fragment.rows is not None:
+        took = ("rows", "bytes", "seconds", "keys", "connections")
+        values |= {name: getattr(fragment, name) for name in took}
+    return values
 
 
 def print_label_origins(plan: Any) -> None:

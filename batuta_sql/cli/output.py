@@ -87,7 +87,7 @@ def write(cursor: Cursor, form: str, target: str | None, max_rows: int) -> int:
             yield batch
 
     reader = pa.RecordBatchReader.from_batches(source.schema, counted())
-    with _opened(target) as stream:
+    with opened(target) as stream:
         if form == "table":
             text = _table(reader, max_rows, width=None if target is None else _UNLIMITED)
             stream.write(text.encode("utf-8", "backslashreplace"))
@@ -104,7 +104,7 @@ def print_table(table: pa.Table) -> None:
 
 
 @contextlib.contextmanager
-def _opened(target: str | None) -> Iterator[BinaryIO]:
+def opened(target: str | None) -> Iterator[BinaryIO]:
     """Stdout, or a file that gets its name only when all has been written."""
     if target is None:
         sys.stdout.flush()

@@ -51,7 +51,8 @@ class FetchMetrics:
     ``usage`` is what the source says that it billed, where it says so; ``keys`` how many keys went
     with the statement, None where it was sent as it is; ``connections`` how many read it at once;
     ``age`` how many seconds before a result was read that was kept, None where it was read now;
-    ``rested`` how many seconds nothing was read so that others could be served.
+    ``rested`` how many seconds nothing was read so that others could be served; ``first`` how many
+    seconds it took until rows came, None where none did.
     """
 
     rows: int = 0
@@ -63,6 +64,7 @@ class FetchMetrics:
     connections: int = 1
     age: float | None = None
     rested: float = 0.0
+    first: float | None = None
 
     def with_another(self, other: FetchMetrics) -> FetchMetrics:
         """Of two statements that together are one fragment."""
@@ -187,6 +189,8 @@ class Fetch:
                 if self.stop:
                     raise QueryCancelled("the query was cancelled", source=self.fragment.source)
                 if batch.num_rows:
+                    if self.metrics.first is None:
+                        self.metrics.first = time.perf_counter() - started
                     restored = restore(batch, self.fragment.columns)
                     self.metrics.rows += restored.num_rows
                     self.metrics.bytes += batch.nbytes

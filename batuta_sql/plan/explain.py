@@ -104,7 +104,7 @@ def _expected(placed: Placed, fragment: Fragment) -> list[str]:
     if keyed is not None:
         rows, share = keyed.rows, keyed.rows / max(fragment.rows, 1.0)
         left = f" of {fragment.rows:,.0f}"
-    line = f"about {rows:,.0f}{left} rows"
+    line = f"about {rows:,.0f}{left} row{'' if f'{rows:.0f}' == '1' and not left else 's'}"
     if fragment.bytes is not None:
         line += f", {_rounded(fragment.bytes * share)} bytes"
     if fragment.seconds is not None:

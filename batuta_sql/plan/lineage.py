@@ -104,6 +104,21 @@ def lineage_of(
     return Lineage(columns, rows)
 
 
+def flows_of(
+    plan: Relation, local_tables: Callable[[Expr], Iterable[tuple[str, ...]]]
+) -> list[tuple[Relation, Flow]]:
+    """For each operator of a plan what its output depends on: all its columns, and its rows."""
+    analysis = _Analysis(local_tables)
+    analysis.rows(plan)
+    found = []
+    for node in plan.walk():
+        rows = analysis.rows(node)
+        flows = [analysis.flow(s) for s in node.symbols]
+        direct = NOTHING.union(*(f.direct for f in flows))
+        found.append((node, Flow(direct, rows.union(*(f.indirect for f in flows)))))
+    return found
+
+
 def everything_of(
     tables: Iterable[TableInfo], local: Iterable[tuple[tuple[str, ...], Iterable[str]]]
 ) -> Origins:
@@ -318,4 +333,4 @@ def _chooses(node: Expr, function: Expr) -> bool:
     return False
 
 
-__all__ = ["Flow", "Lineage", "Origin", "Origins", "everything_of", "lineage_of"]
+__all__ = ["Flow", "Lineage", "Origin", "Origins", "everything_of", "flows_of", "lineage_of"]

@@ -29,6 +29,37 @@ def test_explain(batuta: Command) -> None:
     assert plan["residual"].startswith("SELECT")
 
 
+def test_explain_after_a_run(batuta: Command) -> None:
+    assert "-- took 3 rows, " in batuta("explain", "--analyze", JOIN).stdout.decode()
+    fragments = loaded(batuta("explain", "--analyze", JOIN, "--json"))["fragments"]
+    assert all(f["rows"] > 0 and f["bytes"] > 0 and f["seconds"] > 0 for f in fragments)
+
+
+def test_explain_as_a_page(batuta: Command, tmp_path: Path) -> None:
+    """What a browser makes of it: tests/planpage."""
+    file = tmp_path / "plan.html"
+    done = batuta("explain", "--analyze", "--html", str(file), JOIN)
+    assert done.stdout.decode() == f"the plan is in {file}\n"
+    page = file.read_text("utf-8")
+    assert page.startswith("<!DOCTYPE html>")
+    assert "Fetches over time" in page
+    missing = batuta("explain", JOIN, "--html", str(tmp_path / "none" / "plan.html"))
+    assert missing.returncode == 1
+    assert b"none/plan.html" in missing.stderr
+
+
+def test_explain_runs_nothing_that_is_not_agreed_to(config: Path, batuta: Command) -> None:
+    """Without a terminal nobody can be asked; a limit of the command line holds."""
+    priced = config.with_name("priced.toml")
+    text = config.read_text().replace(
+        'kind = "sqlite"', 'kind = "sqlite"\npricing = {usd_per_tb_scanned = 1e9}'
+    )
+    priced.write_text(text)
+    refused = batuta("explain", "--analyze", "--max-cost", "0.000001", JOIN, config=priced)
+    assert refused.returncode == 3, refused
+    assert batuta("explain", JOIN, config=priced).returncode == 0
+
+
 def test_estimate(batuta: Command) -> None:
     text = batuta("estimate", JOIN).stdout.decode()
     assert "rows delivered:  7\n" in text

@@ -1,0 +1,21 @@
+// A label of the legend that is pressed leaves the operators that carry it, and fades the others.
+const buttons = [...document.querySelectorAll("button[data-label]")];
+for (const button of buttons) {
+  button.addEventListener("click", () => {
+    const follows = button.getAttribute("aria-pressed") !== "true";
+    for (const other of buttons) other.setAttribute("aria-pressed", String(follows && other === button));
+    document.body.classList.toggle("follows", follows);
+    for (const operator of document.querySelectorAll(".operator")) {
+      const held = operator.dataset.labels.split(" ");
+      operator.classList.toggle("followed", follows && held.includes(button.dataset.label));
+    }
+  });
+}
+
+// A wide tree is made smaller, as far as it can still be read, and shown from its middle.
+const plan = document.querySelector(".plan");
+if (plan) {
+  const tree = plan.firstElementChild;
+  tree.style.zoom = Math.max(0.6, Math.min(1, (plan.clientWidth - 34) / tree.scrollWidth));
+  plan.scrollLeft = (plan.scrollWidth - plan.clientWidth) / 2;
+}
