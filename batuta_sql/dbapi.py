@@ -554,8 +554,10 @@ class Cursor:
         self._check_open()
         self._finish()
         tables: list[pa.Table] = []
+        changed: list[int] = []
         for parameters in rows:
             self.execute(sql, parameters)
+            changed.append(self._count)
             if self._outcome is not None and self._outcome.relation is not None:
                 tables.append(self.fetch_arrow_table())
         if tables:
@@ -563,6 +565,8 @@ class Cursor:
             engine = self.connection._session.engine.cursor()
             engine.register("results", merged)
             self._outcome = Outcome(PendingResult(engine, "SELECT * FROM results"))
+        elif changed and min(changed) >= 0:
+            self._count = sum(changed)
         return self
 
     def fetchone(self) -> tuple[Any, ...] | None:

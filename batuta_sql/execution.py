@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import duckdb
 import pyarrow as pa
 
+from batuta_sql.catalog.local_objects import SPILLED
 from batuta_sql.costing import QueryCost
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.exchange.fetch import Fetch, FetchMetrics, Misjudged, Prefetch, Stop
@@ -265,7 +266,7 @@ class Execution:
             return found
 
     def _spill_name(self, name: str) -> str:
-        return f"spill:{self._name}:{name}"
+        return f"{SPILLED}{self._name}:{name}"
 
     def _spill(self, name: str, reader: pa.RecordBatchReader) -> None:
         table = self._spill_name(name)

@@ -22,6 +22,7 @@ from batuta_sql.catalog.names import NamesInReach
 from batuta_sql.costing import QueryCost
 from batuta_sql.engines.duckdb import (
     PendingResult,
+    changed_rows,
     engine_error,
     quote,
     stream_error,
@@ -372,8 +373,11 @@ class Query:
         except BaseException as error:
             raise self.failure(error) from None
 
-    def run_into(self, words: str) -> None:
-        """Runs the query as the rest of a statement: ``CREATE TABLE name AS``."""
+    def run_into(self, words: str) -> int:
+        """Runs the query as the rest of a statement: ``CREATE TABLE name AS``.
+
+        :returns: how many rows it has changed; -1 where that is not said.
+        """
         try:
             self.authorise()
             if self.placed is None:
@@ -381,6 +385,7 @@ class Query:
             else:
                 text, values = self.residual_sql(self._delivered()), None
             self.cursor.execute(f"{words} {text}", values or None)
+            return changed_rows(self.cursor)
         except BaseException as error:
             raise self.failure(error) from None
 

@@ -9,14 +9,14 @@ https://docs.sqlalchemy.org/en/20/dialects/
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 from sqlalchemy import exc, types
 from sqlalchemy.engine import default, reflection
 from sqlalchemy.pool import StaticPool
-from sqlalchemy.sql import compiler
+from sqlalchemy.sql import base, compiler
 
 from batuta_sql.errors import ProgrammingError
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from batuta_sql.dbapi import Connection
 
-_OWN_SCHEMA = "main"
+_OWN_DATABASE, _OWN_SCHEMA = "memory", "main"
 """Of local tables."""
 
 _TYPES: dict[str, Any] = {
@@ -58,6 +58,8 @@ _TYPES: dict[str, Any] = {
 }
 """Of what is not here, values come as they are."""
 
+_INDEXED = re.compile(r"""(?:^|, )(?:'"((?:[^"]|"")*)"'|([^,]+))""")
+
 _DECIMAL = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
 
 
@@ -80,6 +82,15 @@ class BatutaCompiler(compiler.SQLCompiler):
         if select._offset_clause is not None:
             text += "\n OFFSET " + self.process(select._offset_clause, **kw)
         return text
+
+    def visit_sequence(self, sequence: Any, **kw: Any) -> str:
+        name = self.preparer.format_sequence(sequence)
+        return f"nextval({self.render_literal_value(name, types.STRINGTYPE)})"
+
+    def returning_clause(self, stmt: Any, returning_cols: Any, **kw: Any) -> str:
+        label: Any = self._label_returning_column
+        columns = base._select_iterables(returning_cols)
+        return "RETURNING " + ", ".join(label(stmt, c, **kw) for c in columns)
 
     def get_select_precolumns(self, select: Any, **kw: Any) -> str:
         if select._distinct_on:
@@ -116,6 +127,16 @@ class BatutaCompiler(compiler.SQLCompiler):
         if flags := binary.modifiers.get("flags"):
             values.append(self.render_literal_value(flags, types.STRINGTYPE))
         return f"{name}({', '.join(values)})"
+
+
+class BatutaContext(default.DefaultExecutionContext):
+    """Sequences of local tables."""
+
+    def fire_sequence(self, seq: Any, type_: Any) -> Any:
+        name = self.identifier_preparer.format_sequence(seq)
+        literal = self.dialect.statement_compiler(self.dialect, None)
+        quoted = literal.render_literal_value(name, types.STRINGTYPE)
+        return self._execute_scalar(f"SELECT nextval({quoted})", type_)
 
 
 class BatutaTypes(compiler.GenericTypeCompiler):
@@ -173,6 +194,7 @@ class BatutaDialect(default.DefaultDialect):
     statement_compiler = BatutaCompiler
     type_compiler_cls = BatutaTypes
     preparer = BatutaNames
+    execution_ctx_cls = BatutaContext
 
     supports_statement_cache = True
     supports_alter = False
@@ -182,11 +204,13 @@ class BatutaDialect(default.DefaultDialect):
     supports_native_boolean = True
     supports_native_decimal = True
     supports_native_uuid = True
-    supports_sane_rowcount = False
-    supports_sane_multi_rowcount = False
-    supports_sequences = False
+    supports_sane_rowcount_returning = False
+    supports_sequences = True
+    sequences_optional = False
     postfetch_lastrowid = False
-    insert_returning = False
+    insert_returning = True
+    update_returning = True
+    delete_returning = True
     div_is_floordiv = False
     max_identifier_length = 9999
 
@@ -236,15 +260,22 @@ class BatutaDialect(default.DefaultDialect):
         paths = _of(connection).tables()
         return sorted({".".join((source, *path[:-1])) for source, path, _ in paths})
 
+    @reflection.cache
     def get_table_names(self, connection: Any, schema: str | None = None, **kw: Any) -> list[str]:
         return [name for name, kind in _names(connection, schema) if "view" not in kind]
 
+    @reflection.cache
     def get_view_names(self, connection: Any, schema: str | None = None, **kw: Any) -> list[str]:
         return [name for name, kind in _names(connection, schema) if "view" in kind]
 
+    @reflection.cache
     def has_table(
         self, connection: Any, table_name: str, schema: str | None = None, **kw: Any
     ) -> bool:
+        if schema in (None, _OWN_SCHEMA):
+            # A view is there whatever has become of its tables.
+            listed = {name.lower() for name, _ in _names(connection, schema)}
+            return table_name.lower() in listed
         try:
             self._described(connection, table_name, schema)
         except exc.NoSuchTableError:
@@ -265,31 +296,82 @@ class BatutaDialect(default.DefaultDialect):
             for column in self._described(connection, table_name, schema)
         ]
 
+    @reflection.cache
     def get_pk_constraint(
         self, connection: Any, table_name: str, schema: str | None = None, **kw: Any
     ) -> Any:
         found = self._described(connection, table_name, schema)
         keys = [c["column_name"] for c in found if c["key"] == "PRI"]
+        for one in self._constraints(connection, table_name, schema, "PRIMARY KEY"):
+            return {"constrained_columns": one["columns"], "name": one["name"]}
         return {"constrained_columns": keys, "name": None}
 
+    @reflection.cache
     def get_foreign_keys(
         self, connection: Any, table_name: str, schema: str | None = None, **kw: Any
     ) -> list[Any]:
-        return []
+        return [
+            {
+                "name": one["name"],
+                "constrained_columns": one["columns"],
+                "referred_schema": None,
+                "referred_table": one["other"],
+                "referred_columns": one["others"],
+                "options": {},
+            }
+            for one in self._constraints(connection, table_name, schema, "FOREIGN KEY")
+        ]
 
+    @reflection.cache
     def get_indexes(
         self, connection: Any, table_name: str, schema: str | None = None, **kw: Any
     ) -> list[Any]:
-        return []
+        columns = {c["column_name"] for c in self._described(connection, table_name, schema)}
+        sql = "SELECT index_name, is_unique, expressions FROM duckdb_indexes()"
+        found = self._of_local(connection, table_name, schema, sql)
+        return [_index(name, unique, texts, columns) for name, unique, texts in found]
 
+    @reflection.cache
     def get_unique_constraints(
         self, connection: Any, table_name: str, schema: str | None = None, **kw: Any
     ) -> list[Any]:
-        return []
+        return [
+            {"name": one["name"], "column_names": one["columns"]}
+            for one in self._constraints(connection, table_name, schema, "UNIQUE")
+        ]
 
+    @reflection.cache
     def get_check_constraints(
         self, connection: Any, table_name: str, schema: str | None = None, **kw: Any
     ) -> list[Any]:
+        return [
+            {"name": one["name"], "sqltext": one["expression"]}
+            for one in self._constraints(connection, table_name, schema, "CHECK")
+        ]
+
+    @reflection.cache
+    def get_sequence_names(
+        self, connection: Any, schema: str | None = None, **kw: Any
+    ) -> list[str]:
+        if schema not in (None, _OWN_SCHEMA):
+            return []
+        sql = "SELECT sequence_name FROM duckdb_sequences() ORDER BY ALL"
+        return [name for (name,) in _of(connection).execute(sql).fetchall()]
+
+    @reflection.cache
+    def has_sequence(
+        self, connection: Any, sequence_name: str, schema: str | None = None, **kw: Any
+    ) -> bool:
+        return sequence_name in self.get_sequence_names(connection, schema)
+
+    def get_temp_table_names(
+        self, connection: Any, schema: str | None = None, **kw: Any
+    ) -> list[str]:
+        return []
+
+    def get_temp_view_names(
+        self, connection: Any, schema: str | None = None, **kw: Any
+    ) -> list[str]:
         return []
 
     def get_table_comment(
@@ -314,6 +396,42 @@ class BatutaDialect(default.DefaultDialect):
             raise exc.NoSuchTableError(f"{schema}.{name}" if schema else name) from None
         return found
 
+    def _constraints(
+        self, connection: Any, name: str, schema: str | None, kind: str
+    ) -> list[dict[str, Any]]:
+        """Those of a local table; sources tell none but primary keys."""
+        sql = (
+            "SELECT constraint_name, constraint_column_names, referenced_table,"
+            " referenced_column_names, expression, constraint_type FROM duckdb_constraints()"
+        )
+        names = ("name", "columns", "other", "others", "expression")
+        return [
+            dict(zip(names, row[:-1], strict=True))
+            for row in self._of_local(connection, name, schema, sql)
+            if row[-1] == kind
+        ]
+
+    def _of_local(
+        self, connection: Any, name: str, schema: str | None, sql: str
+    ) -> list[tuple[Any, ...]]:
+        """What the residual engine says of a local table.
+
+        :raises NoSuchTableError: where there is no such table.
+        """
+        self._described(connection, name, schema)
+        if schema not in (None, _OWN_SCHEMA):
+            return []
+        place = f" WHERE database_name = '{_OWN_DATABASE}' AND lower(table_name) = lower(?)"
+        return _of(connection).execute(f"{sql}{place} ORDER BY ALL", [name]).fetchall()
+
+
+def _index(name: str, is_unique: bool, texts: str, columns: Collection[str]) -> dict[str, Any]:
+    """:param texts: ``[a, '"b c"', (a + 1)]``, as DuckDB lists what an index is of."""
+    parts = [p[0].replace('""', '"') or p[1] for p in _INDEXED.findall(texts[1:-1])]
+    named = [part if part in columns else None for part in parts]
+    found = {"name": name, "unique": is_unique, "column_names": named, "dialect_options": {}}
+    return found if None not in named else {**found, "expressions": parts}
+
 
 def _of(connection: Any) -> Connection:
     """The connection beneath SQLAlchemy's."""
@@ -324,7 +442,8 @@ def _of(connection: Any) -> Connection:
 def _names(connection: Any, schema: str | None) -> list[tuple[str, str]]:
     """Names and kinds of the tables of a schema; of a source's name alone, all of its own."""
     if schema is None or schema == _OWN_SCHEMA:
-        return []
+        shown = _of(connection).execute("SHOW TABLES").fetchall()
+        return [(name, kind) for name, source, kind in shown if source is None]
     source, *inner = _parts(schema)
     try:
         tables = _of(connection).tables(source)

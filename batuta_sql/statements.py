@@ -13,7 +13,8 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from batuta_sql.catalog import information_schema
-from batuta_sql.engines.duckdb import PendingResult, engine_error
+from batuta_sql.catalog.local_objects import LocalObject, local_objects, local_tables
+from batuta_sql.engines.duckdb import PendingResult, changed_rows, engine_error, quote
 from batuta_sql.errors import Error, NotSupportedError, ProgrammingError
 from batuta_sql.frontend.expressions import ParameterValues
 from batuta_sql.frontend.parser import Statement, parse
@@ -26,6 +27,9 @@ from batuta_sql.typecodes import type_code
 
 if TYPE_CHECKING:
     from batuta_sql.dbapi import Connection
+
+_READ_NOTHING = frozenset({"generate_series", "range", "repeat", "unnest"})
+"""Table functions whose rows are made of their arguments alone."""
 
 _SETTINGS = frozenset({"timezone", "threads", "memory_limit"})
 
@@ -148,16 +152,26 @@ def _show_tables(connection: Connection, source: str | None) -> Outcome:
         for r in information_schema.listing(connection._session.catalog)
         if source is None or r[0].lower() == source.lower()
     ]
+    shown: list[tuple[str, str | None, str]] = [
+        (".".join((s, *path)), s, kind) for s, path, kind in rows
+    ]
+    if source is None:
+        shown += [(one.name, None, one.kind) for one in _local_objects(connection)]
     return _table(
         connection,
         pa.table(
             {
-                "name": pa.array([".".join((s, *p)) for s, p, _ in rows], pa.string()),
-                "source": pa.array([s for s, _, _ in rows], pa.string()),
-                "kind": pa.array([k for _, _, k in rows], pa.string()),
+                name: pa.array([row[place] for row in shown], pa.string())
+                for place, name in enumerate(("name", "source", "kind"))
             }
         ),
     )
+
+
+def _local_objects(connection: Connection) -> list[LocalObject]:
+    session = connection._session
+    with session.engine.cursor() as cursor:
+        return local_objects(cursor, session.registered, session.views)
 
 
 def _describe(connection: Connection, target: str) -> Outcome | None:
@@ -171,11 +185,24 @@ def _describe(connection: Connection, target: str) -> Outcome | None:
     from batuta_sql.catalog.names import table_parts
 
     parts = table_parts(table)
+    if parts is not None and len(parts) == 1 and _is_local_table(connection, parts[0]):
+        with session.engine.cursor() as cursor:
+            found = cursor.sql(f"DESCRIBE {quote(parts[0])}").to_arrow_table()
+        return _table(connection, found)
     if parts is None or len(parts) < 2 or session.catalog.source(parts[0]) is None:
         return _describe_query(connection, f"SELECT * FROM {target}")
     source = session.catalog.source(parts[0])
     assert source is not None
     return _table(connection, described(session.catalog.resolve(source, parts[1:])))
+
+
+def _is_local_table(connection: Connection, name: str) -> bool:
+    """Whether a bare name means a table that was made here."""
+    session = connection._session
+    if name.lower() in session.views or name.lower() in session.registered:
+        return False
+    with session.engine.cursor() as cursor:
+        return name.lower() in {t.name.lower() for t in local_tables(cursor)}
 
 
 def described(table: TableInfo) -> pa.Table:
@@ -254,6 +281,8 @@ def _create(
         ).close()
         session.views[name] = query_tree
         return Outcome()
+    if kind in ("INDEX", "SEQUENCE"):
+        return _run_local(connection, statement.sql, parameters)
     if kind != "TABLE":
         raise NotSupportedError(f"CREATE {kind} is not supported")
     if query_tree is None:
@@ -305,27 +334,90 @@ def _local_change(
     if tree is None or target is None:
         raise NotSupportedError(f"this {statement.kind} is not supported")
     _refuse_source_target(connection, target, statement.kind)
-    session = connection._session
-    name = target.name.lower()
-    if isinstance(tree, exp.Drop) and name in session.views:
-        del session.views[name]
-        return Outcome()
-    labels = _labels_named(connection, statement.sql)
-    reads = tree.expression if isinstance(tree, exp.Insert) else None
-    if isinstance(reads, exp.Query) and any(t.db for t in reads.find_all(exp.Table)):
-        raise NotSupportedError(
-            "INSERT from a source is not supported",
-            hint="CREATE TABLE name AS SELECT ... makes a local table of it",
-        )
-    outcome = _run_local(connection, statement.sql, parameters)
     if isinstance(tree, exp.Drop):
-        session.labels.pop(name, None)
-    elif labels:
-        # Whatever the statement read may be in any column now; of a new name, too.
-        renamed = [n.name.lower() for a in tree.find_all(exp.AlterRename) for n in [a.this] if n]
-        for changed in (name, *renamed):
-            session.labels[changed] = session.labels.get(changed, TableLabels()) | labels
+        return _drop(connection, tree, statement.sql)
+    if isinstance(tree, exp.Insert) and _is_plain_query(tree):
+        return _insert_query(connection, tree, target, parameters)
+    if not isinstance(tree, exp.Alter):
+        _refuse_reading_elsewhere(connection, tree)
+    labels = _labels_named(connection, statement.sql)
+    returns = tree.args.get("returning") is not None
+    if returns and labels:
+        raise NotSupportedError(
+            f"RETURNING of what is labelled {', '.join(sorted(labels.all))} is not supported",
+            hint="SELECT it: the result then carries its labels",
+        )
+    outcome = _run_local(connection, statement.sql, parameters, returns=returns)
+    # Whatever the statement read may be in any column now; of a new name, too.
+    renamed = [n.name.lower() for a in tree.find_all(exp.AlterRename) for n in [a.this] if n]
+    for changed in (target.name.lower(), *renamed):
+        _add_labels(connection, changed, labels)
     return outcome
+
+
+def _drop(connection: Connection, tree: exp.Drop, sql: str) -> Outcome:
+    session = connection._session
+    names = [t.name.lower() for t in tree.find_all(exp.Table)]
+    kind = (tree.args.get("kind") or "").upper()
+    if kind in ("TABLE", "VIEW") and all(name in session.views for name in names):
+        for name in names:
+            del session.views[name]
+        return Outcome()
+    outcome = _run_local(connection, sql, None)
+    for name in names if kind == "TABLE" else ():
+        session.labels.pop(name, None)
+    return outcome
+
+
+def _is_plain_query(tree: exp.Insert) -> bool:
+    """Whether an INSERT is no more than a query whose rows are put into a table."""
+    beside = ("conflict", "returning", "alternative", "by_name", "overwrite", "with", "with_")
+    return isinstance(tree.expression, exp.Query) and not any(tree.args.get(k) for k in beside)
+
+
+def _insert_query(
+    connection: Connection,
+    tree: exp.Insert,
+    target: exp.Table,
+    parameters: ParameterValues | None,
+) -> Outcome:
+    """Rows of any query, of sources too, with its labels."""
+    with connection._session.engine.cursor() as engine:
+        inner = parse(tree.expression.sql("duckdb"), engine)[0]
+    query = Query(connection._session, inner, parameters)
+    connection._started(query)
+    try:
+        words = tree.copy()
+        words.expression.pop()
+        affected = query.run_into(words.sql("duckdb"))
+        if query.provenance.is_labelled:
+            # Which of its columns stands where is not told apart.
+            found = TableLabels.throughout(ColumnLabels(query.provenance.labels.all))
+            _add_labels(connection, target.name.lower(), found)
+    finally:
+        connection._ended(query)
+    return Outcome(affected=affected)
+
+
+def _refuse_reading_elsewhere(connection: Connection, tree: exp.Expr) -> None:
+    """A change reads local tables alone: what it read elsewhere would come without its labels."""
+    with connection._session.engine.cursor() as cursor:
+        known = {t.name.lower() for t in local_tables(cursor)}
+    known |= {c.alias.lower() for c in tree.find_all(exp.CTE)}
+    for table in tree.find_all(exp.Table):
+        if table.sql("duckdb").partition("(")[0].lower() in _READ_NOTHING:
+            continue
+        if not isinstance(table.this, exp.Identifier) or table.name.lower() not in known:
+            raise NotSupportedError(
+                f"a change of a local table reads only local tables, not {table.sql('duckdb')}",
+                hint="CREATE TABLE name AS SELECT ... makes a local table of it",
+            )
+
+
+def _add_labels(connection: Connection, name: str, labels: TableLabels) -> None:
+    held = connection._session.labels
+    if labels:
+        held[name] = held.get(name, TableLabels()) | labels
 
 
 def _labels_named(connection: Connection, sql: str) -> TableLabels:
@@ -335,13 +427,33 @@ def _labels_named(connection: Connection, sql: str) -> TableLabels:
     return TableLabels.throughout(ColumnLabels(found)) if found else TableLabels()
 
 
-def _run_local(connection: Connection, sql: str, parameters: ParameterValues | None) -> Outcome:
+def _run_local(
+    connection: Connection,
+    sql: str,
+    parameters: ParameterValues | None,
+    *,
+    returns: bool = False,
+) -> Outcome:
+    """:param returns: whether its rows are wanted, and not how many it has changed."""
+    if returns:
+        return _returned(connection._session.engine.cursor(), sql, parameters)
     with connection._session.engine.cursor() as engine:
         try:
             engine.execute(sql, parameters) if parameters else engine.execute(sql)
+            return Outcome(affected=changed_rows(engine))
         except duckdb.Error as error:
             raise engine_error(error) from None
-    return Outcome()
+
+
+def _returned(
+    engine: duckdb.DuckDBPyConnection, sql: str, parameters: ParameterValues | None
+) -> Outcome:
+    """The rows of a RETURNING, which is done whether they are fetched or not."""
+    try:
+        engine.register("answer", engine.sql(sql, params=parameters or None).materialize())
+    except duckdb.Error as error:
+        raise engine_error(error) from None
+    return Outcome(PendingResult(engine, "SELECT * FROM answer"))
 
 
 def _refuse_source_target(connection: Connection, target: exp.Table, kind: str) -> None:

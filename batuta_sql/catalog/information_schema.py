@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pyarrow as pa
 
 from batuta_sql.catalog.catalog import Catalog
+from batuta_sql.catalog.local_objects import CATALOG, SCHEMA, LocalObject
 from batuta_sql.errors import Error
 from batuta_sql.plan.site import TableInfo
 
 VIEWS = ("schemata", "tables", "columns")
 
 
-def contents(view: str, catalog: Catalog) -> pa.Table:
-    """The rows of ``information_schema.VIEW`` over every source that answers."""
+def contents(view: str, catalog: Catalog, local: Sequence[LocalObject]) -> pa.Table:
+    """The rows of ``information_schema.VIEW`` over every source that answers, and what is here."""
     match view:
         case "schemata":
-            return _schemata(catalog)
+            return _schemata(catalog, local)
         case "tables":
-            return _tables(catalog)
+            return _tables(catalog, local)
         case "columns":
-            return _columns(catalog)
+            return _columns(catalog, local)
     raise KeyError(view)
 
 
@@ -40,8 +42,9 @@ def _schema_of(path: tuple[str, ...]) -> str:
     return path[-2] if len(path) > 1 else "main"
 
 
-def _schemata(catalog: Catalog) -> pa.Table:
+def _schemata(catalog: Catalog, local: Sequence[LocalObject]) -> pa.Table:
     pairs = sorted({(s, _schema_of(p)) for s, p, _ in listing(catalog)})
+    pairs += [(CATALOG, SCHEMA)] if local else []
     return pa.table(
         {
             "catalog_name": pa.array([p[0] for p in pairs], pa.string()),
@@ -50,9 +53,10 @@ def _schemata(catalog: Catalog) -> pa.Table:
     )
 
 
-def _tables(catalog: Catalog) -> pa.Table:
+def _tables(catalog: Catalog, local: Sequence[LocalObject]) -> pa.Table:
     rows = sorted(listing(catalog))
-    kinds = {"view": "VIEW", "materialized view": "VIEW"}
+    rows += [(CATALOG, (SCHEMA, one.name), one.kind) for one in local]
+    kinds = {"view": "VIEW", "materialized view": "VIEW", "local view": "VIEW"}
     return pa.table(
         {
             "table_catalog": pa.array([r[0] for r in rows], pa.string()),
@@ -63,19 +67,14 @@ def _tables(catalog: Catalog) -> pa.Table:
     )
 
 
-def _columns(catalog: Catalog) -> pa.Table:
+def _columns(catalog: Catalog, local: Sequence[LocalObject]) -> pa.Table:
     tables: list[TableInfo] = []
     for source_name, path, _ in sorted(listing(catalog)):
         try:
             tables.append(catalog.resolve(catalog.sources[source_name], path))
         except Error:
             continue
-    return columns_of(tables)
-
-
-def columns_of(tables: Iterable[TableInfo]) -> pa.Table:
-    """The columns of the given tables in the shape of ``information_schema.columns``."""
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         (
             t.source,
             _schema_of(t.path),
@@ -88,6 +87,11 @@ def columns_of(tables: Iterable[TableInfo]) -> pa.Table:
         )
         for t in tables
         for i, c in enumerate(t.columns, 1)
+    ]
+    rows += [
+        (CATALOG, SCHEMA, one.name, name, i, "YES" if nullable else "NO", kind, kind)
+        for one in local
+        for i, (name, kind, nullable) in enumerate(one.columns, 1)
     ]
     names = (
         "table_catalog",

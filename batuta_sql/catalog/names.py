@@ -11,6 +11,7 @@ from sqlglot import exp
 
 from batuta_sql.catalog import information_schema
 from batuta_sql.catalog.catalog import Catalog, unknown_source
+from batuta_sql.catalog.local_objects import local_objects
 from batuta_sql.engines.duckdb import DuckDBEngine, engine_error, quote
 from batuta_sql.errors import Error, ProgrammingError
 from batuta_sql.frontend.binder import LocalTable
@@ -170,7 +171,8 @@ class NamesInReach:
                 hint="it has " + ", ".join(information_schema.VIEWS),
             )
         name = f"information_schema:{view.lower()}"
-        self.cursor.register(name, information_schema.contents(view.lower(), self.catalog))
+        local = local_objects(self.cursor, self.registered, self.views)
+        self.cursor.register(name, information_schema.contents(view.lower(), self.catalog, local))
         return self._described(exp.to_identifier(name, quoted=True))
 
     # --- blocks that DuckDB runs as they are ---------------------------------------------------

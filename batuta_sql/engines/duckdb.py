@@ -156,6 +156,9 @@ class DuckDBEngine:
             self._spill.remove()
 
 
+_COUNTS = re.compile(r"\bnextval\b", re.IGNORECASE)
+
+
 class PendingResult:
     """A statement whose rows are still to be read: once, as rows or as Arrow.
 
@@ -178,8 +181,8 @@ class PendingResult:
         self._sql = sql
         self._parameters = parameters or None
         self._executed = False
-        if several:
-            # A PIVOT asks for its values when it is bound: it is bound once, by running it.
+        if several or _COUNTS.search(sql):
+            # What asks for values, or counts up, when it is bound: it is bound once, by running it.
             self._rows()
             described = cursor.description or []
             self.columns = [d[0] for d in described]
@@ -254,6 +257,14 @@ def _evaluated(
 def quote(name: str) -> str:
     """An identifier in DuckDB's quotes."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def changed_rows(cursor: duckdb.DuckDBPyConnection) -> int:
+    """How many rows the last statement has changed; -1 where it changes none by its kind."""
+    if [column[0] for column in cursor.description or ()] != ["Count"]:
+        return -1
+    row = cursor.fetchone()
+    return int(row[0]) if row is not None else -1
 
 
 def close_when_free(connection: duckdb.DuckDBPyConnection) -> None:
