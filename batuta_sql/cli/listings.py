@@ -170,18 +170,39 @@ def print_tree(listed: Listed) -> None:
         print("no sources are configured")
 
 
+@dataclass(frozen=True)
+class Match:
+    """A table, or a column of one, whose name contains what was looked for.
+
+    :param path: the source's name and the table's path in it.
+    :param kind: of the table, or the column's type.
+    """
+
+    path: tuple[str, ...]
+    column: str | None
+    kind: str
+
+
 def matches(connection: Connection, listed: Listed, text: str) -> list[dict[str, Any]]:
     """Tables and columns whose names contain ``text``; from listings only."""
+    return [
+        {"table": ".".join(m.path), "column": m.column, "type": m.kind}
+        for m in matched(connection, listed, text)
+    ]
+
+
+def matched(connection: Connection, listed: Listed, text: str) -> list[Match]:
+    """As ``matches``, in parts."""
     wanted = text.lower()
-    found: list[dict[str, Any]] = [
-        {"table": ".".join((source, *path)), "column": None, "type": kind}
+    found = [
+        Match((source, *path), None, kind)
         for one in listed
         for source, path, kind in one.tables
         if wanted in path[-1].lower()
     ]
     # The view's schema is "main" where a source has none.
     known = {
-        (source, path[-2] if len(path) > 1 else "main", path[-1]): ".".join((source, *path))
+        (source, path[-2] if len(path) > 1 else "main", path[-1]): (source, *path)
         for one in listed
         for source, path, _ in one.tables
     }
@@ -193,7 +214,7 @@ def matches(connection: Connection, listed: Listed, text: str) -> list[dict[str,
             [wanted],
         ).fetchall()
         found += [
-            {"table": known.get(key, ".".join(key)), "column": column, "type": type_}
+            Match(known.get(key, key), column, type_)
             for *parts, column, type_ in columns
             for key in [(parts[0], parts[1], parts[2])]
         ]

@@ -44,7 +44,7 @@ class KnownNames:
         """Asks for all that is not columns, in the background."""
         with self._lock:
             self._columns.clear()
-        self._begin("words", self._read_words)
+        self._begin("words", self.read_words)
         for source in self._connection.sources:
             self._begin(source, partial(self._read_tables, source))
 
@@ -104,7 +104,8 @@ class KnownNames:
 
         threading.Thread(target=run, name="batuta-names", daemon=True).start()
 
-    def _read_words(self) -> None:
+    def read_words(self) -> None:
+        """Keywords and functions; they are DuckDB's, and no source is asked."""
         with duckdb.connect(":memory:") as engine:
             words = engine.execute("SELECT keyword_name FROM duckdb_keywords()").fetchall()
             names = engine.execute(
