@@ -1,4 +1,4 @@
-"""docs/sources/conformance.md has a table of what each kind cannot pass: made of what the stands declare.
+"""docs/sources/conformance.md has what each kind cannot pass: made of what the stands declare.
 
 ``BATUTA_UPDATE_DOCS=1`` writes a kind's lines anew.
 """

@@ -1,7 +1,7 @@
 """The reference says what the code says: every command, every key, every public name.
 
-``BATUTA_UPDATE_DOCS=1`` writes the command line's page anew, and the keys, types and defaults of the
-configuration's; the meanings there are written by hand and stay.
+``BATUTA_UPDATE_DOCS=1`` writes the command line's page anew, and the keys, types and defaults of
+the configuration's; the meanings there are written by hand and stay.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 UPDATES = os.environ.get("BATUTA_UPDATE_DOCS") == "1"
 
-# --- the command line ------------------------------------------------------------------------------
+# --- the command line --------------------------------------------------------------------------
 
 HEAD = """# Command line
 
-Made from the commands themselves. `--config FILE` is accepted everywhere, before or behind the command: the
-configuration; else `./batuta.toml`, then the user's configuration folder. `batuta-sql --version` tells the version,
-and `--help` behind a command what is told here.
+Made from the commands themselves. `--config FILE` is accepted everywhere: the configuration; else
+`./batuta.toml`, then the user's configuration folder. `batuta-sql --version` tells the version, and
+`--help` behind a command what is told here.
 
 | exit status | means |
 | --- | --- |
@@ -75,7 +75,7 @@ def test_the_command_line_is_documented_as_it_is() -> None:
     assert page.read_text("utf-8") == command_line()
 
 
-# --- the configuration -----------------------------------------------------------------------------
+# --- the configuration -------------------------------------------------------------------------
 
 MODELS: dict[str, type[BaseModel]] = {
     "The whole": config.Settings,
@@ -169,7 +169,9 @@ def _updated(page: str, title: str, expected: list[tuple[str, str, str]]) -> str
     known = {row[0]: row[3] for row in ROW.findall(section)}
     lines = [f"| `{k}` | {t} | {d} | {known.get(k, '')} |" for k, t, d in expected]
     table = "\n".join(["| key | type | default | meaning |", "| --- | --- | --- | --- |", *lines])
-    return page.replace(section, re.sub(r"^\| key .*?(?=\n\n|\Z)", table, section, flags=re.M | re.S))
+    return page.replace(
+        section, re.sub(r"^\| key .*?(?=\n\n|\Z)", table, section, flags=re.M | re.S)
+    )
 
 
 @pytest.mark.parametrize("kind", config._KINDS)
@@ -185,7 +187,7 @@ def test_the_keys_of_every_source_are_on_their_page() -> None:
     assert [kind for kind in config._KINDS if f"[`{kind}`]({kind}.md)" not in page] == []
 
 
-# --- Python ----------------------------------------------------------------------------------------
+# --- Python ------------------------------------------------------------------------------------
 
 
 def test_every_public_name_is_documented() -> None:
