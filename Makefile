@@ -72,7 +72,7 @@ site: $(VENV)/.stamp
 	mkdir -p build
 	cp -R docs build/docs
 	mv build/docs/zensical.toml build/zensical.toml
-	cd build && ../$(BIN)/zensical build --strict
+	cd build && $(abspath $(BIN))/zensical build --strict
 
 bench: $(VENV)/.stamp .cache/tpc/.stamp $(CONNECTORX_VENV)/.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
