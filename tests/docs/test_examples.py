@@ -24,7 +24,16 @@ from adbc_driver_postgresql import dbapi
 import batuta_sql
 from batuta_sql.config import load_settings
 from batuta_sql.demo.postgres_server import PostgresServer
-from tests.docs.pages import DOCS, PAGES, ROOT, Block, blocks_of, name_of, run
+from tests.docs.pages import (
+    DOCS,
+    PAGES,
+    ROOT,
+    Block,
+    blocks_of,
+    figures_apart,
+    name_of,
+    run,
+)
 
 RUN = {"console", "json", "python", "toml"}
 """Languages whose blocks are run here."""
@@ -126,12 +135,6 @@ def loads(text: str) -> None:
     told = tomllib.loads(text)
     if settings.tier != "fully_sovereign":  # this process would be locked for good
         batuta_sql.connect(told).close()
-
-
-def figures_apart(text: str) -> str:
-    """A text without what is measured: figures, their units and the width of columns."""
-    text = re.sub(r"\d[\d,.]*( (k|M|G)?B\b| (µ|m)?s\b)?", "N", text)
-    return re.sub(r"[ \t]+", " ", text)
 
 
 def test_an_excuse_is_taken_from_the_line_before(tmp_path: Path) -> None:
