@@ -78,7 +78,7 @@ def test_the_command_line_is_documented_as_it_is() -> None:
 # --- the configuration -------------------------------------------------------------------------
 
 MODELS: dict[str, type[BaseModel]] = {
-    "The whole": config.Settings,
+    "Top level": config.Settings,
     "`[cost]`": config.CostSettings,
     "`[labels]`": config.LabelSettings,
     "`[[labels.rules]]`": config.FlowRule,
