@@ -36,7 +36,7 @@ COUNTED = (3, 5, 6, 10, 12, 18)
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.compared", description=__doc__)
     parser.add_argument("--ibis", type=Path, required=True, help="a Python with Ibis")
-    parser.add_argument("--scale", type=float, default=0.01, help="TPC-H scale factor")
+    parser.add_argument("--scale", type=float, default=1, help="TPC-H scale factor")
     parser.add_argument("--data", type=Path, help="a folder of TPC-H Parquet files, else made")
     wanted = parser.parse_args()
     print("\n".join(_field_cases()))
