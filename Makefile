@@ -1,4 +1,4 @@
-# make demo | test | check | bench | clean
+# make demo | test | check | site | bench | clean
 #
 # Each target makes the virtual environment it needs first; a second run finds it made.
 PYTHON ?= python3
@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: demo test check bench clean venv tpc-venv
+.PHONY: demo test check site bench clean venv tpc-venv
 .PRECIOUS: .cache/venv-%/.stamp
 
 venv: $(VENV)/.stamp
@@ -63,6 +63,16 @@ check: $(VENV)/.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict batuta_sql
 	$(BIN)/lint-imports
+	$(MAKE) site
+
+# The documentation, as build/site. It is built from a copy: the builder empties the .cache beside its
+# configuration, which here holds test data and environments. A broken link is an error.
+site: $(VENV)/.stamp
+	rm -rf build/docs build/site build/.cache
+	mkdir -p build
+	cp -R docs build/docs
+	mv build/docs/zensical.toml build/zensical.toml
+	cd build && $(abspath $(BIN))/zensical build --strict
 
 bench: $(VENV)/.stamp .cache/tpc/.stamp $(CONNECTORX_VENV)/.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -138,6 +138,7 @@ class Connection:
     # --- PEP 249 -------------------------------------------------------------------------------
 
     def cursor(self) -> Cursor:
+        """A new cursor; cursors of several threads may run at once."""
         self._check_open()
         return Cursor(self)
 
@@ -570,12 +571,14 @@ class Cursor:
         return self
 
     def fetchone(self) -> tuple[Any, ...] | None:
+        """The next row; None behind the last one."""
         row: tuple[Any, ...] | None = self._fetching(lambda r: r.fetchone())
         if row is None:
             self._exhausted()
         return row
 
     def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
+        """The next rows, at most ``size`` (``arraysize`` where none is given)."""
         wanted = self.arraysize if size is None else size
         rows: list[tuple[Any, ...]] = self._fetching(lambda r: r.fetchmany(wanted))
         if len(rows) < wanted:
@@ -583,6 +586,7 @@ class Cursor:
         return rows
 
     def fetchall(self) -> list[tuple[Any, ...]]:
+        """All rows that are left."""
         rows: list[tuple[Any, ...]] = self._fetching(lambda r: r.fetchall())
         self._exhausted()
         return rows

@@ -59,6 +59,35 @@ def parse(run: Run, tokens: list[str], sealed: list[str] | None = None) -> Chose
     :raises CycloptsError: for a wrong command line.
     """
     commands = Commands(run, sealed)
+    app = application(commands)
+    found: list[Chosen] = []
+
+    @app.meta.default
+    def with_config(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        config: Path | None = None,
+    ) -> None:
+        """Takes --config wherever it stands.
+
+        Parameters
+        ----------
+        config
+            The configuration; else ./batuta.toml, then the user's configuration folder.
+        """
+        commands.config = config
+        command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+        if command.__name__ in dir(Commands):
+            work = partial(command, *bound.args, **bound.kwargs)
+            found.append(Chosen(command.__name__, commands, work))
+        else:
+            command(*bound.args, **bound.kwargs)
+
+    app.meta(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    return found[0] if found else None
+
+
+def application(commands: Commands) -> App:
+    """What reads command lines, with all commands and their help."""
     app = App(
         name="batuta-sql",
         help="One SQL query over many systems, with the answer that DuckDB would give.",
@@ -89,30 +118,7 @@ def parse(run: Run, tokens: list[str], sealed: list[str] | None = None) -> Chose
     commands.completion_script = lambda shell: app.generate_completion(
         prog_name="batuta-sql", shell=shell
     )
-    found: list[Chosen] = []
-
-    @app.meta.default
-    def with_config(
-        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-        config: Path | None = None,
-    ) -> None:
-        """Takes --config wherever it stands.
-
-        Parameters
-        ----------
-        config
-            The configuration; else ./batuta.toml, then the user's configuration folder.
-        """
-        commands.config = config
-        command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
-        if command.__name__ in dir(Commands):
-            work = partial(command, *bound.args, **bound.kwargs)
-            found.append(Chosen(command.__name__, commands, work))
-        else:
-            command(*bound.args, **bound.kwargs)
-
-    app.meta(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-    return found[0] if found else None
+    return app
 
 
 class Commands:

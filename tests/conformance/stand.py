@@ -3,7 +3,7 @@
 A ``Stand`` is one running system with a source over it. The suite makes its tables in DuckDB (the
 truth) and the stand copies them into its system by that system's own means. What a system, or what
 stands in for it in tests, cannot do is declared in ``limits`` with its reason; the table in
-docs/sources.md is made of these.
+docs/sources/conformance.md is made of these.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ Opener = Callable[[Path, Any], AbstractContextManager[Stand]]
 
 
 def declared(stand: Stand) -> list[str]:
-    """What a stand declares, as lines of the table in docs/sources.md."""
+    """What a stand declares, as lines of the table in docs/sources/conformance.md."""
     lines = [f"| `{stand.kind}` | {check} | {reason} |" for check, reason in stand.limits.items()]
     for type_, delivered in stand.types.items():
         told = "no such type" if delivered is None else f"arrives as {delivered}"

@@ -1,4 +1,4 @@
-"""docs/sources.md has a table of what each kind cannot pass: made of what the stands declare.
+"""docs/sources/conformance.md has what each kind cannot pass: made of what the stands declare.
 
 ``BATUTA_UPDATE_DOCS=1`` writes a kind's lines anew.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.conformance.conftest import Filled
 from tests.conformance.stand import declared
 
-PAGE = Path(__file__).parents[2] / "docs" / "sources.md"
+PAGE = Path(__file__).parents[2] / "docs" / "sources" / "conformance.md"
 BEGIN, END = (
     "| kind | check or type | declared |\n| --- | --- | --- |\n",
     "\n<!-- end of the table -->",

@@ -48,7 +48,7 @@ def section(filled: Filled) -> str:
     )
     basis = _without_runs(re.sub(taught, "", estimate.basis), filled.stand.prefix)
     told = f"Estimate: {estimate.confidence}, from {basis}."
-    return f"## {filled.stand.kind}\n\n```\n{plan}\n```\n\n{told}"
+    return f"## {filled.stand.kind}\n\n```text\n{plan}\n```\n\n{told}"
 
 
 def _without_runs(text: str, prefix: tuple[str, ...]) -> str:

@@ -18,12 +18,12 @@ import pytest
 from batuta_sql.config import load_settings
 from batuta_sql.shell.commands import COMMANDS
 from batuta_sql.shell.preferences import Preferences
+from tests.docs.pages import PAGES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 BLOCKS = BLOCK.findall(README)
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(language: str) -> list[str]:
@@ -45,19 +45,6 @@ def run(arguments: list[str], folder: Path) -> str:
     )
     assert done.returncode == 0, f"{arguments}\n{done.stderr}"
     return done.stdout
-
-
-@pytest.mark.parametrize("page", ["credentials.md", "sqlalchemy.md"])
-def test_the_examples_of_a_page_run(tmp_path: Path, page: str) -> None:
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    examples = [t for found, t in BLOCK.findall(text) if found == "python"]
-    assert examples
-    for example in examples:
-        (tmp_path / "example.py").write_text(example)
-        run(["example.py"], tmp_path)
-    for found, settings in BLOCK.findall(text):
-        if found == "toml":
-            load_settings(tomllib.loads(settings))
 
 
 def test_the_examples_run(tmp_path: Path) -> None:
@@ -99,13 +86,6 @@ def test_make_lines_name_targets() -> None:
         program, target = line.split()
         assert program == "make"
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
