@@ -28,7 +28,7 @@ from pydantic import (
 
 from batuta_sql.errors import ConfigError, did_you_mean
 from batuta_sql.labels import check_label
-from batuta_sql.secrets import Secret, is_secret_key, shown, without_passwords
+from batuta_sql.secrets import Secret, is_secret, is_secret_key, shown, without_passwords
 
 FILE_NAME = "batuta.toml"
 Tier = Literal["fully_sovereign", "hybrid_sovereign", "private_cloud", "standard"]
@@ -264,7 +264,7 @@ class SourceSettings(_Frozen):
     def _secrets(self, is_meant: Callable[[str], bool] = lambda key: True) -> list[Secret]:
         """:param is_meant: which of the options, by their names."""
         found: list[Any] = []
-        for name in type(self).model_fields:
+        for name in (*type(self).model_fields, *(self.model_extra or ())):
             value = getattr(self, name)
             if isinstance(value, dict):
                 found += [o for k, o in value.items() if is_meant(str(k))]
@@ -554,10 +554,22 @@ class AldSettings(SourceSettings):
 
 
 class OtherSettings(SourceSettings):
-    """A kind that an installed package serves: its keys are its own."""
+    """A kind of an installed package that does not say which keys it has: any, as they stand.
+
+    What is called as secrets are, or has the form of one, is a ``Secret``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", arbitrary_types_allowed=True)
     kind: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets_of_its_own(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        own = {k: v for k, v in value.items() if k not in cls.model_fields}
+        found = {k: Secret.of(v) for k, v in own.items() if is_secret(str(k), v)}
+        return {**value, **found}
 
 
 _KINDS: dict[str, type[SourceSettings]] = {
@@ -647,8 +659,8 @@ def _source(name: str, settings: Any) -> SourceSettings:
         )
     model = _KINDS.get(str(kind))
     if model is None:
-        if _served_elsewhere(str(kind)):
-            return OtherSettings.model_validate(dict(settings))
+        model = _settings_elsewhere(name, str(kind))
+    if model is None:
         hint = did_you_mean(str(kind), _KINDS) or "kinds: " + ", ".join(_KINDS)
         raise ConfigProblem(("sources", name, "kind"), f'there is no kind "{kind}"', hint)
     try:
@@ -657,10 +669,20 @@ def _source(name: str, settings: Any) -> SourceSettings:
         raise _problem(error, model, ("sources", name)) from None
 
 
-def _served_elsewhere(kind: str) -> bool:
+def _settings_elsewhere(name: str, kind: str) -> type[SourceSettings] | None:
+    """The settings of a kind that an installed package serves; None: there is none."""
     from importlib.metadata import entry_points
 
-    return any(e.name == kind for e in entry_points(group="batuta_sql.sources"))
+    for entry in entry_points(group="batuta_sql.sources"):
+        if entry.name == kind:
+            try:
+                served = entry.load()
+            except (ImportError, AttributeError) as error:
+                problem = f'"{entry.value}", which serves this kind, cannot be loaded: {error}'
+                raise ConfigProblem(("sources", name, "kind"), problem) from None
+            model: type[SourceSettings] = getattr(served, "settings_class", OtherSettings)
+            return model
+    return None
 
 
 class ConfigProblem(Exception):

@@ -244,6 +244,15 @@ _SECRET_KEY = re.compile(
 )
 
 
+def is_secret(key: str, value: Any) -> bool:
+    """Whether an option is a secret by its name, or by the form of its value."""
+    if isinstance(value, Mapping):
+        return len(value) == 1 and next(iter(value)) in _FORMS
+    if isinstance(value, str):
+        return is_secret_key(key)
+    return isinstance(value, Secret | CredentialProvider)
+
+
 def is_secret_key(key: str) -> bool:
     """Whether an option's name says that its value is a secret."""
     return _SECRET_KEY.search(key) is not None
