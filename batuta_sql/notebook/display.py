@@ -6,9 +6,14 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from batuta_sql.cli.output import visible
+from batuta_sql.shell.live import HEADS, NUMBERS, fragment_row
 from batuta_sql.shell.rendering import COLOURS, Mark, Marks, Rows
+
+if TYPE_CHECKING:
+    from batuta_sql.progress import FragmentProgress
 
 _LIGHT = ("#b3261e", "#8a6100", "#a3218e", "#00707a", "#2e7d32", "#1f5fbf")
 _DARK = ("#ff8a80", "#ffd54f", "#f48fe0", "#4dd0e1", "#81c784", "#82b1ff")
@@ -54,9 +59,29 @@ def result(found: Rows, footer: str) -> str:
     )
 
 
-def plan(text: str) -> str:
-    """A plan's tree."""
-    return _whole(f"<pre>{html.escape(text)}</pre>")
+def plan(text: str, page: str | None = None) -> str:
+    """A plan's tree, as a picture too.
+
+    :param page: a whole document; what it does stays within its own frame.
+    """
+    told = f"<pre>{html.escape(text)}</pre>"
+    if page is None:
+        return _whole(told)
+    # Without allow-same-origin it can reach neither the notebook nor its cookies.
+    frame = (
+        f'<iframe sandbox="allow-scripts" srcdoc="{html.escape(page)}"'
+        ' style="width:100%;height:40rem;border:1px solid rgba(128,128,128,.3)"></iframe>'
+    )
+    return _whole(frame, f"<details><summary>as text</summary>{told}</details>")
+
+
+def progress(found: Sequence[FragmentProgress], seconds: float) -> str:
+    """The fragments of a running query."""
+    rows = [[_text(value) for value in fragment_row(one)] for one in found]
+    why = dict.fromkeys(one.slowed for one in found if one.slowed)
+    told = "".join(f"<div>{_text(line)}</div>" for line in why)
+    foot = f'<div class="footer">{seconds:.0f} s; interrupting the kernel cancels the query</div>'
+    return _whole(_table(HEADS, [h in NUMBERS for h in HEADS], rows), told, foot)
 
 
 def estimate(

@@ -22,6 +22,7 @@ from batuta_sql.errors import (
     did_you_mean,
 )
 from batuta_sql.notebook.connected import Connected
+from batuta_sql.notebook.live import LiveTable
 from batuta_sql.notebook.request import Opening, Request
 from batuta_sql.notebook.result import EstimateView, PlanText, Result, formatters
 from batuta_sql.shell import rendering
@@ -109,12 +110,10 @@ class BatutaMagics(Magics):
             try:
                 match request.action:
                     case "explain":
-                        return PlanText(
-                            _waited(connection, lambda: connection.explain(sql, values))
-                        )
+                        return self._waited(connection, lambda: _plan(connection, sql, values))
                     case "estimate":
                         return EstimateView(
-                            _waited(connection, lambda: connection.estimate(sql, values))
+                            self._waited(connection, lambda: connection.estimate(sql, values))
                         )
                 return self._run(connection, request, sql, values)
             except CostRefused as refusal:
@@ -129,7 +128,7 @@ class BatutaMagics(Magics):
         self, connection: Connection, request: Request, sql: str, values: dict[str, Any] | None
     ) -> Any:
         began = time.perf_counter()
-        found = _waited(
+        found = self._waited(
             connection, lambda: _result(connection, sql, values, request.max_rows, began)
         )
         if found is None:
@@ -145,6 +144,19 @@ class BatutaMagics(Magics):
         if found.table.column_names == ["plan"] and sql.lower().startswith("explain"):
             return PlanText("\n".join(line or "" for line in found.table["plan"].to_pylist()))
         return found
+
+    def _waited(self, connection: Connection, work: Callable[[], T]) -> T:
+        def complain(text: str) -> None:
+            print(text, file=sys.stderr)
+
+        # Only a kernel can write over what it has shown.
+        live = LiveTable(connection.progress) if hasattr(self.shell, "kernel") else None
+        look = live.look if live is not None else lambda seconds: None
+        try:
+            return waited(work, connection.cancel, look=look, complain=complain)
+        finally:
+            if live is not None:
+                live.close()
 
     # --- the notebook's variables --------------------------------------------------------------
 
@@ -210,6 +222,11 @@ def unload(ipython: InteractiveShell) -> None:
         ipython.display_formatter.formatters[form].pop(f"{module}.{name}", None)
 
 
+def _plan(connection: Connection, sql: str, values: dict[str, Any] | None) -> PlanText:
+    plan = connection.plan(sql, values)
+    return PlanText(str(plan), plan.to_html())
+
+
 def _result(
     connection: Connection,
     sql: str,
@@ -258,13 +275,6 @@ def _plain_warnings() -> Iterator[None]:
         finally:
             for text in dict.fromkeys(told):
                 print(text, file=sys.stderr)
-
-
-def _waited(connection: Connection, work: Callable[[], T]) -> T:
-    def complain(text: str) -> None:
-        print(text, file=sys.stderr)
-
-    return waited(work, connection.cancel, complain=complain)
 
 
 def _plain(value: Any) -> Any:

@@ -93,15 +93,19 @@ class Result:
 
 @dataclass(frozen=True)
 class PlanText:
-    """The tree of a plan that was not run, or of one that EXPLAIN ANALYZE has run."""
+    """The tree of a plan that was not run, or of one that EXPLAIN ANALYZE has run.
+
+    :param page: the same as a picture; None: there is none.
+    """
 
     text: str
+    page: str | None = None
 
     def __repr__(self) -> str:
         return self.text
 
     def _repr_html_(self) -> str:
-        return display.plan(self.text)
+        return display.plan(self.text, self.page)
 
 
 @dataclass(frozen=True, repr=False)

@@ -50,29 +50,36 @@ class LiveView:
             self._live = None
 
 
+HEADS = ("source", "tables", "state", "rows", "expected", "moved", "per second")
+NUMBERS = frozenset(HEADS[3:])
+
+
+def fragment_row(one: FragmentProgress) -> tuple[str, ...]:
+    """A fragment under ``HEADS``."""
+    rate = one.bytes / one.seconds if one.seconds > 0 else 0.0
+    return (
+        one.source,
+        ", ".join(one.tables),
+        one.state,
+        f"{one.rows:,}" if one.state != "waiting" else "",
+        f"{one.expected_rows:,.0f}" if one.expected_rows is not None else "",
+        size(one.bytes) if one.state != "waiting" else "",
+        size(rate) if one.state == "running" else "",
+    )
+
+
 def fragment_table(found: Sequence[FragmentProgress], seconds: float) -> Table:
     """A line for each fragment."""
     table = Table(box=None, pad_edge=False, show_header=True, header_style="dim")
-    for name, justify in (
-        ("source", "left"),
-        ("tables", "left"),
-        ("state", "left"),
-        ("rows", "right"),
-        ("expected", "right"),
-        ("moved", "right"),
-        ("per second", "right"),
-    ):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for name in HEADS:
+        table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=True)
     for one in found:
-        rate = one.bytes / one.seconds if one.seconds > 0 else 0.0
+        source, tables, state, *numbers = fragment_row(one)
         table.add_row(
-            one.source,
-            Text(", ".join(one.tables), overflow="ellipsis"),
-            Text(one.state, _STYLES[one.state]),
-            f"{one.rows:,}" if one.state != "waiting" else "",
-            f"{one.expected_rows:,.0f}" if one.expected_rows is not None else "",
-            size(one.bytes) if one.state != "waiting" else "",
-            size(rate) if one.state == "running" else "",
+            source,
+            Text(tables, overflow="ellipsis"),
+            Text(state, _STYLES[one.state]),
+            *numbers,
         )
     for why in dict.fromkeys(one.slowed for one in found if one.slowed):
         table.add_row("", Text(why, "yellow"))

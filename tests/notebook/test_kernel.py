@@ -151,3 +151,40 @@ class Interrupt(threading.Thread):
             self.saw_it_run = self._postgres.run(RUNNING).strip() != "0"
             time.sleep(0.1)
         os.kill(self._kernel, signal.SIGINT)
+
+
+def test_a_running_query_is_seen(postgres: PostgresServer, tmp_path: Path) -> None:
+    with postgres.database("seen") as uri:
+        postgres.run(
+            "CREATE VIEW nap AS SELECT id, pg_sleep(0.25)::text AS nap"
+            " FROM generate_series(1, 8) s(id)",
+            uri.rsplit("/", 1)[1],
+        )
+        path = tmp_path / "slow.toml"
+        path.write_text(f'[sources.crm]\nkind = "postgresql"\nuri = "{uri}"\nlocality = "local"\n')
+        client = client_of(
+            tmp_path,
+            "%load_ext batuta_sql",
+            f"%batuta connect {path}",
+            "%batuta SELECT count(nap) AS n FROM crm.nap",
+            "%batuta SELECT 1",
+        )
+        shown: list[str] = []
+
+        class Watching(NotebookClient):
+            def process_message(self, message: Any, cell: Any, cell_index: int) -> Any:
+                if message["msg_type"] in ("display_data", "update_display_data"):
+                    shown.append(message["content"]["data"]["text/html"])
+                return super().process_message(message, cell, cell_index)
+
+        watching = Watching(
+            client.nb, timeout=180, kernel_name="python3", resources=client.resources
+        )
+        watching.execute(env=environment(tmp_path))
+    assert any("<td>crm</td><td>public.nap</td><td>running</td>" in html for html in shown)
+    # Nothing of it stays.
+    assert shown[-1] == ""
+    live, result = watching.nb.cells[2].outputs
+    assert live.data["text/html"] == ""
+    assert "8" in result.data["text/plain"]
+    assert len(watching.nb.cells[3].outputs) == 1

@@ -145,7 +145,11 @@ def test_plans_and_estimates_run_nothing(notebook: Notebook) -> None:
     found = notebook.run("%%batuta --explain\nSELECT count(*) FROM pub.beer")
     assert isinstance(found, PlanText)
     assert "Exchange pub" in repr(found)
-    assert "<pre>" in found._repr_html_()
+    html = found._repr_html_()
+    assert "<pre>" in html
+    # A frame of its own, which may not reach out of it.
+    assert '<iframe sandbox="allow-scripts" srcdoc="&lt;!DOCTYPE html&gt;' in html
+    assert "runs at pub" in html
     assert "Exchange pub" in repr(notebook.run("%batuta EXPLAIN SELECT count(*) FROM pub.beer"))
     estimate = notebook.run("%%batuta --estimate\nSELECT n FROM duck.numbers")
     assert re.search(r"rows delivered: +250,000", repr(estimate))
