@@ -16,6 +16,13 @@ for (const button of buttons) {
 const plan = document.querySelector(".plan");
 if (plan) {
   const tree = plan.firstElementChild;
-  tree.style.zoom = Math.max(0.6, Math.min(1, (plan.clientWidth - 34) / tree.scrollWidth));
-  plan.scrollLeft = (plan.scrollWidth - plan.clientWidth) / 2;
+  let seen = 0;
+  new ResizeObserver(() => {
+    if (plan.clientWidth === seen) return;
+    seen = plan.clientWidth;
+    tree.style.zoom = 1;
+    const room = plan.clientWidth - 32;
+    tree.style.zoom = tree.scrollWidth > room + 1 ? Math.max(0.6, room / tree.scrollWidth) : 1;
+    plan.scrollLeft = (plan.scrollWidth - plan.clientWidth) / 2;
+  }).observe(plan);
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
 
 import batuta_sql
 from batuta_sql.dbapi import Connection
@@ -131,6 +132,21 @@ def test_nothing_lies_over_anything_else(connection: Connection, opened: Open, w
     widths = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     scrolled, seen = browser.execute_script(widths)
     assert scrolled <= seen
+
+
+def test_a_tree_fits_where_it_can_be_read(connection: Connection, opened: Open) -> None:
+    browser = opened(connection.plan(JOINED).to_html())
+    zoom = "return Number(document.querySelector('.plan > ul').style.zoom)"
+
+    def fits(size: Callable[[float], bool]) -> None:
+        WebDriverWait(browser, 20).until(lambda seen: size(float(seen.execute_script(zoom))))
+
+    browser.set_window_size(1500, 900)
+    fits(lambda found: found == 1)
+    browser.set_window_size(500, 900)
+    fits(lambda found: 0.6 <= found < 1)
+    browser.set_window_size(1500, 900)
+    fits(lambda found: found == 1)
 
 
 def test_edges_tell_what_came_and_what_was_thought(connection: Connection, opened: Open) -> None:
