@@ -707,9 +707,7 @@ class Commands:
             raise self.refusal
         settings = load_settings(self.config, max_cost_usd=max_cost, local_files=local_files)
         chosen = {k: v for k, v in given.items() if v is not None}
-        told = {**dict(settings.serve), **chosen}
-        served = type(settings.serve).model_validate(told)
-        return serving.serve(settings.model_copy(update={"serve": served}), allow_label, max_cost)
+        return serving.serve(serving.with_options(settings, chosen), allow_label, max_cost)
 
     def completion(self, shell: CommandLine, /) -> int:
         """Print what makes a command line complete batuta-sql's commands and options.

@@ -10,12 +10,14 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from batuta_sql.cli.launch import DONE, INTERRUPTED
+from pydantic import ValidationError
+
+from batuta_sql.cli.launch import DONE, INTERRUPTED, UsageError
 from batuta_sql.errors import ConfigError
 from batuta_sql.guards.egress import enforced
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from batuta_sql.config import Settings
     from batuta_sql.flight.users import User
@@ -25,6 +27,21 @@ _END_SECONDS = 5.0
 
 
 _LOOK_SECONDS = 0.1
+
+
+def with_options(settings: Settings, options: Mapping[str, Any]) -> Settings:
+    """Settings with what the command line says beside them.
+
+    :raises UsageError: for a value that cannot be.
+    """
+    told = {**dict(settings.serve), **options}
+    try:
+        return settings.model_copy(update={"serve": type(settings.serve).model_validate(told)})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        key = ".".join(str(p) for p in first["loc"])
+        said = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{key}: {said}" if key else said) from None
 
 
 def serve(settings: Settings, allow_labels: Sequence[str], max_cost_usd: float | None) -> int:
