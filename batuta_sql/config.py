@@ -169,6 +169,7 @@ class ServeSettings(_Frozen):
     :param queue_seconds: how long one may wait.
     :param token_hours: the life of a token that a log-in with a password gives.
     :param ticket_seconds: the life of a ticket that is not used.
+    :param idle_seconds: how long a client may take nothing of a result, before it is ended.
     """
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
@@ -181,6 +182,7 @@ class ServeSettings(_Frozen):
     queue_seconds: float = Field(default=30.0, gt=0)
     token_hours: float = Field(default=8.0, gt=0)
     ticket_seconds: float = Field(default=300.0, gt=0)
+    idle_seconds: float = Field(default=600.0, gt=0)
     users: dict[Annotated[str, Field(pattern=r"^[^:\s]+$")], ServedUserSettings] = {}
 
     @model_validator(mode="after")

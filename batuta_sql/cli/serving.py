@@ -74,7 +74,14 @@ def serve(settings: Settings, allow_labels: Sequence[str], max_cost_usd: float |
     connections = Connections(settings, places.most)
     try:
         server = FlightSqlServer(
-            endpoint, connections, authenticator, users, places, told.ticket_seconds, _log
+            endpoint,
+            connections,
+            authenticator,
+            users,
+            places,
+            told.ticket_seconds,
+            told.idle_seconds,
+            _log,
         )
     except Exception as error:
         connections.close()

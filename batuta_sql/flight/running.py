@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from batuta_sql.errors import CostRefused, Error, LabelRefused, QueryCancelled, Refused
+from batuta_sql.errors import (
+    CostRefused,
+    Error,
+    LabelRefused,
+    OperationalError,
+    QueryCancelled,
+    Refused,
+)
 from batuta_sql.flight.admission import Admission, DailyBudgets
 from batuta_sql.flight.users import User
 
@@ -51,6 +58,7 @@ class _Failed:
 class RunningQuery:
     """One query from its admission to its end; ``schema`` and ``pieces`` are the client's side.
 
+    :param idle_seconds: how long the client may take nothing, before the query is ended.
     :param log: told of its end: user, status, seconds, rows.
     """
 
@@ -60,16 +68,20 @@ class RunningQuery:
         connections: Connections,
         admission: Admission,
         budgets: DailyBudgets,
+        idle_seconds: float,
         log: Callable[[User, str, float, int], None],
     ) -> None:
         self.request = request
         self._connections = connections
         self._admission = admission
         self._budgets = budgets
+        self._idle_seconds = idle_seconds
         self._log = log
         self._arrived: queue.Queue[Any] = queue.Queue(_AHEAD)
         """The schema, record batches, then None or what went wrong."""
         self._stopped = threading.Event()
+        self._why: Error = QueryCancelled("the query was cancelled")
+        """What is said of it when it was stopped."""
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._connection: Connection | None = None
@@ -105,7 +117,7 @@ class RunningQuery:
 
     def stop(self) -> None:
         """Ends it, at its sources too; returns at once."""
-        if not self._stopped.is_set():
+        if not self._stopped.is_set() and not self._ended.is_set():
             self._stopped.set()
             threading.Thread(target=self._cancel, name="batuta-cancel", daemon=True).start()
 
@@ -121,7 +133,7 @@ class RunningQuery:
                 if not is_gone() and not self._stopped.is_set():
                     continue
                 self.stop()
-                raise QueryCancelled("the query was cancelled") from None
+                raise self._why from None
             if isinstance(found, _Failed):
                 raise found.error
             return found
@@ -181,15 +193,23 @@ class RunningQuery:
 
     def _check_wanted(self) -> None:
         if self._stopped.is_set():
-            raise QueryCancelled("the query was cancelled")
+            raise self._why
 
     def _put(self, item: Any) -> None:
+        ends = time.monotonic() + self._idle_seconds
         while not self._stopped.is_set():
             try:
                 self._arrived.put(item, timeout=_LOOK_SECONDS)
                 return
             except queue.Full:
-                continue
+                if time.monotonic() > ends:
+                    self._why = OperationalError(
+                        f"the query was ended: nothing of its result was taken for"
+                        f" {self._idle_seconds:g} s",
+                        hint="read the result as it comes; an administrator may raise"
+                        " serve.idle_seconds",
+                    )
+                    self._stopped.set()
 
     def _cancel(self) -> None:
         # Again and again: a query that is just being planned is not yet there to cancel.
@@ -217,6 +237,7 @@ class ResultStream:
         self._schema = schema
         self._pieces = pieces
         self._is_begun = False
+        self._is_complete = False
 
     def __iter__(self) -> ResultStream:
         return self
@@ -224,6 +245,7 @@ class ResultStream:
     def __next__(self) -> pa.RecordBatchReader:
         piece = next(self._pieces, None)
         if piece is None:
+            self._is_complete = True
             if self._is_begun:
                 raise StopIteration
             # Clients expect dictionaries where there are no rows, too.
@@ -232,7 +254,7 @@ class ResultStream:
         return pa.RecordBatchReader.from_batches(self._schema, [piece])
 
     def __del__(self) -> None:
-        if not self._running.wait(0):
+        if not self._is_complete:
             self._running.stop()
 
 

@@ -90,6 +90,7 @@ class FlightSqlServer(fl.FlightServerBase):  # type: ignore[misc]
 
     :param users: by name; see ``users_of``.
     :param ticket_seconds: the life of a ticket that is not used.
+    :param idle_seconds: how long a client may take nothing of a result.
     :param log: told of each query's end: user, status, seconds, rows.
     """
 
@@ -101,12 +102,14 @@ class FlightSqlServer(fl.FlightServerBase):  # type: ignore[misc]
         users: dict[str, User],
         places: Places,
         ticket_seconds: float,
+        idle_seconds: float,
         log: Callable[[User, str, float, int], None],
     ) -> None:
         self._connections = connections
         self._users = users
         self._admission = Admission(places)
         self._budgets = DailyBudgets()
+        self._idle_seconds = idle_seconds
         self._log = log
         self._tickets = Handles[Request](
             ticket_seconds,
@@ -266,7 +269,12 @@ class FlightSqlServer(fl.FlightServerBase):  # type: ignore[misc]
     def _run(self, user: User, handle: bytes, is_gone: IsGone) -> fl.FlightDataStream:
         request = self._tickets.take(user.name, handle)
         query = RunningQuery(
-            request, self._connections, self._admission, self._budgets, self._ended(handle)
+            request,
+            self._connections,
+            self._admission,
+            self._budgets,
+            self._idle_seconds,
+            self._ended(handle),
         )
         with self._lock:
             if self._is_closing:
@@ -320,13 +328,19 @@ class FlightSqlServer(fl.FlightServerBase):  # type: ignore[misc]
         with self._lock:
             query = self._running.get(handle)
         if query is None:
-            # One that was not fetched yet; else this says that there is none.
-            self._tickets.take(user.name, handle)
-            return messages.CANCELLED
+            return self._forget_ticket(user, handle)
         if query.request.user.name != user.name:
-            raise ProgrammingError("this query is not yours, or has ended")
+            return messages.NOT_CANCELLABLE
         query.stop()
         return messages.CANCELLED if query.wait(_CANCEL_SECONDS) else messages.CANCELLING
+
+    def _forget_ticket(self, user: User, handle: bytes) -> int:
+        try:
+            self._tickets.take(user.name, handle)
+        except ProgrammingError:
+            # It has ended, or is another user's.
+            return messages.NOT_CANCELLABLE
+        return messages.CANCELLED
 
 
 def _command_of(descriptor: Any) -> bytes:

@@ -16,7 +16,7 @@ import pytest
 
 from batuta_sql.flight import messages
 from tests.faults.conftest import eventually, running  # noqa: F401 - a fixture
-from tests.flight.conftest import ANN, USERS, Raw, Server, client, fetched, of_postgres, served
+from tests.flight.conftest import ANN, BO, USERS, Raw, Server, client, fetched, of_postgres, served
 
 NAP = "SELECT count(nap) FROM crm.nap"
 ROWS = "SELECT id, nap FROM crm.nap"
@@ -131,6 +131,35 @@ def test_a_reader_that_is_left(nap_uri: str, tmp_path: Path, running: Any) -> No
         reader.cancel()
         assert eventually(lambda: running("many") == 0)
         assert eventually(lambda: "status='cancelled'" in "".join(server.lines()))
+
+
+def test_nobody_ends_the_query_of_another(server: Server, is_napping: Callable[[], bool]) -> None:
+    with closing(Raw(server)) as raw, closing(Raw(server, BO)) as other:
+        info = raw.query(NAP)
+        waiting = Waiting(lambda: raw.get(info).read_all())
+        assert eventually(is_napping)
+        request = messages.message("CancelFlightInfoRequest", info=info.serialize())
+        (answer,) = other.act("CancelFlightInfo", request.SerializeToString())
+        status = messages.parsed("CancelFlightInfoResult", answer).status
+        assert status == messages.NOT_CANCELLABLE
+        assert is_napping()
+        raw.act("CancelFlightInfo", request.SerializeToString())
+        assert waiting.end() is not None
+
+
+def test_a_client_that_reads_nothing_loses_its_place(
+    nap_uri: str,
+    tmp_path: Path,
+    running: Any,  # noqa: F811
+) -> None:
+    path = tmp_path / "batuta.toml"
+    path.write_text(of_postgres(nap_uri, "[serve]\nidle_seconds = 0.5\n" + USERS))
+    with served(path, tmp_path) as server, closing(Raw(server)) as raw:
+        reader = raw.get(raw.query("SELECT g, filler FROM crm.public.many"))
+        assert eventually(lambda: "status=" in "".join(server.lines()))
+        assert running("many") == 0
+        with pytest.raises(fl.FlightError, match=r"nothing of its result was taken for 0\.5 s"):
+            reader.read_all()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
