@@ -163,6 +163,7 @@ class ServeSettings(_Frozen):
     """What ``batuta-sql serve`` offers, and to whom. Times are in seconds, but for ``token_hours``.
 
     :param port: 0 takes a free one.
+    :param socket: the path of a Unix socket, in the place of host and port.
     :param max_queries: run at once; None: as many as there are processors, two at the least.
     :param max_queries_per_user: None: one less than ``max_queries``, so that others find a place.
     :param queue_length: how many queries may wait, of all users.
@@ -174,6 +175,7 @@ class ServeSettings(_Frozen):
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: int = Field(default=31337, ge=0, le=65535)
+    socket: PathText | None = None
     tls_certificate: PathText | None = None
     tls_key: PathText | None = None
     max_queries: int | None = Field(default=None, ge=1)

@@ -665,6 +665,7 @@ class Commands:
         *,
         host: str | None = None,
         port: int | None = None,
+        socket: Path | None = None,
         tls_certificate: Path | None = None,
         tls_key: Path | None = None,
         allow_label: tuple[str, ...] = (),
@@ -682,6 +683,8 @@ class Commands:
             The address to listen at. Default: 127.0.0.1; any other needs TLS and users.
         port
             0 takes a free one, and prints it. Default: 31337.
+        socket
+            A Unix socket to listen at instead, for this user of this machine.
         tls_certificate
             A PEM file: the certificate, and those between it and the root.
         tls_key
@@ -700,6 +703,7 @@ class Commands:
         given = {
             "host": host,
             "port": port,
+            "socket": str(socket) if socket else None,
             "tls_certificate": str(tls_certificate) if tls_certificate else None,
             "tls_key": str(tls_key) if tls_key else None,
         }

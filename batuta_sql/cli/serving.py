@@ -19,7 +19,7 @@ from batuta_sql.guards.egress import enforced
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from batuta_sql.config import Settings
+    from batuta_sql.config import ServeSettings, Settings
     from batuta_sql.flight.users import User
 
 _END_SECONDS = 5.0
@@ -72,6 +72,8 @@ def serve(settings: Settings, allow_labels: Sequence[str], max_cost_usd: float |
     users = users_of(told.users, allow_labels, max_cost_usd)
     ended = _Signals()
     connections = Connections(settings, places.most)
+    # A Unix socket is this user's alone.
+    mask = os.umask(0o177) if told.socket is not None else None
     try:
         server = FlightSqlServer(
             endpoint,
@@ -89,18 +91,35 @@ def serve(settings: Settings, allow_labels: Sequence[str], max_cost_usd: float |
             f"nothing can be served at {endpoint.location}: {_first_line(error)}",
             hint="the port may be in use, or the certificate and the key do not go together",
         ) from None
-    scheme = "grpc+tls" if endpoint.certificate else "grpc"
-    host = f"[{told.host}]" if ":" in told.host else told.host
-    print(f"listening at {scheme}://{host}:{server.port}", flush=True)
-    if not told.users:
-        print("no users are configured: everybody on this machine may ask", flush=True)
-    if enforced() is not None:
-        print("sealed: only programs under the same seal reach this address", flush=True)
+    finally:
+        if mask is not None:
+            os.umask(mask)
+    print(f"listening at {_address(endpoint.location, server.port)}", flush=True)
+    _say_who_may_ask(told)
     number = ended.wait()
     server.stop_queries()
     _shut_down(server, DONE if number == signal.SIGTERM else INTERRUPTED)
     connections.close()
     return DONE if number == signal.SIGTERM else INTERRUPTED
+
+
+def _address(location: str, port: int) -> str:
+    """What clients dial: the location, with the port that was taken."""
+    if location.startswith("grpc+unix:"):
+        return location
+    return f"{location.rpartition(':')[0]}:{port}"
+
+
+def _say_who_may_ask(told: ServeSettings) -> None:
+    if not told.users:
+        who = "you" if told.socket is not None else "everybody on this machine"
+        print(f"no users are configured: {who} may ask", flush=True)
+    if enforced() is not None and told.socket is None:
+        print(
+            "sealed: only programs under the same seal reach this address; --socket PATH is"
+            " reached from outside",
+            flush=True,
+        )
 
 
 class _Signals:

@@ -1,6 +1,6 @@
 """Connections for queries: each running query has one for itself.
 
-So its memory is limited by the engine that runs it, its money by the guard that every query passes,
+So the memory of its engine is limited, its money by the guard that every query passes,
 and cancelling it ends nothing else.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,9 +31,11 @@ def endpoint_of(settings: ServeSettings, tier: Tier) -> Endpoint:
     """Where to listen by these settings.
 
     :raises ConfigError: for an address that others reach, without TLS or without users; for a
-        certificate that cannot be read.
+        certificate that cannot be read; for a socket that cannot be made.
     :raises TierRefused: for such an address under ``fully_sovereign``.
     """
+    if settings.socket is not None:
+        return Endpoint(_location_of_socket(settings.socket))
     certificate = _certificate(settings)
     if not is_loopback(settings.host):
         if tier == "fully_sovereign":
@@ -57,6 +60,23 @@ def endpoint_of(settings: ServeSettings, tier: Tier) -> Endpoint:
     host = f"[{settings.host.strip('[]')}]" if ":" in settings.host else settings.host
     scheme = "grpc+tls" if certificate is not None else "grpc"
     return Endpoint(f"{scheme}://{host}:{settings.port}", certificate)
+
+
+def _location_of_socket(path: str) -> str:
+    """
+    :raises ConfigError: where something else is, or listens, at this path.
+    """
+    place = Path(path).expanduser().absolute()
+    if place.exists() and not place.is_socket():
+        raise ConfigError(f"serve.socket: {path} is there, and no socket", hint="choose another")
+    if place.is_socket():
+        with socket.socket(socket.AF_UNIX) as trial:
+            # The transport would take the place of another server without a word.
+            if trial.connect_ex(str(place)) == 0:
+                raise ConfigError(
+                    f"serve.socket: another server listens at {path}", hint="stop it first"
+                )
+    return f"grpc+unix://{place}"
 
 
 def places_of(settings: ServeSettings) -> Places:

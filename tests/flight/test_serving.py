@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import stat
 import subprocess
 import sys
 from contextlib import closing
@@ -13,9 +15,12 @@ import pytest
 
 import batuta_sql
 from batuta_sql.config import load_settings
+from batuta_sql.guards.egress import abilities
 from tests.faults.conftest import eventually
 from tests.flight.conftest import ANN, USERS, client, fetched, served
 from tests.flight.test_authentication import certificate
+
+SEAL = abilities()[0]
 
 
 def refused(path: Path, *options: str) -> tuple[int, str]:
@@ -142,3 +147,49 @@ def test_fully_sovereign_serves_this_machine_alone(with_users: Path, tmp_path: P
     assert status in (4, 78)
     if status == 4:
         assert "the tier fully_sovereign serves this machine alone" in said
+
+
+# --- Unix sockets --------------------------------------------------------------------------------
+
+
+def test_a_unix_socket_is_this_users_alone(config: Path, tmp_path: Path) -> None:
+    place = tmp_path / "serve.sock"
+    with served(config, tmp_path, "--socket", str(place)) as server:
+        assert server.uri == f"grpc+unix://{place}"
+        assert stat.S_IMODE(place.stat().st_mode) == 0o600
+        with client(server, None) as connection:
+            assert fetched(connection, "SELECT 42 AS answer") == [(42,)]
+        status, said = refused(config, "--socket", str(place))
+        assert status == 1
+        assert "another server listens" in said
+        with client(server, None) as connection:
+            assert fetched(connection, "SELECT 42 AS answer") == [(42,)]
+
+
+def test_a_socket_that_a_killed_server_has_left_is_taken_over(config: Path, tmp_path: Path) -> None:
+    place = tmp_path / "serve.sock"
+    with closing(socket.socket(socket.AF_UNIX)) as dead:
+        dead.bind(str(place))
+    options = ["--socket", str(place)]
+    with served(config, tmp_path, *options) as server, client(server, None) as connection:
+        assert fetched(connection, "SELECT 42 AS answer") == [(42,)]
+
+
+def test_a_file_is_not_written_over(config: Path, tmp_path: Path) -> None:
+    place = tmp_path / "notes.txt"
+    place.write_text("keep me")
+    assert "is there, and no socket" in refused(config, "--socket", str(place))[1]
+    assert place.read_text() == "keep me"
+
+
+@pytest.mark.skipif(
+    not SEAL.ok and "BATUTA_REQUIRE_SEAL" not in os.environ,
+    reason=f"this machine cannot make a seal: {SEAL.detail}; {SEAL.remedy}",
+)
+def test_under_a_seal_clients_come_by_the_socket(with_users: Path, tmp_path: Path) -> None:
+    path = tmp_path / "batuta.toml"
+    path.write_text('tier = "fully_sovereign"\n' + with_users.read_text())
+    place = tmp_path / "serve.sock"
+    options = ["--socket", str(place)]
+    with served(path, tmp_path, *options) as server, client(server, ANN) as connection:
+        assert fetched(connection, "SELECT count(*) FROM pub.beer") == [(4,)]
