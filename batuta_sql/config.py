@@ -185,7 +185,7 @@ class ServeSettings(_Frozen):
     token_hours: float = Field(default=8.0, gt=0)
     ticket_seconds: float = Field(default=300.0, gt=0)
     idle_seconds: float = Field(default=600.0, gt=0)
-    users: dict[Annotated[str, Field(pattern=r"^[^:\s]+$")], ServedUserSettings] = {}
+    users: dict[Annotated[str, Field(pattern=r"^[^:*\s]+$")], ServedUserSettings] = {}
 
     @model_validator(mode="after")
     def _certificate_and_key(self) -> ServeSettings:

@@ -85,7 +85,7 @@ class Authenticator:
             for old in [h for h, i in self._issued.items() if i.ends < now]:
                 del self._issued[old]
             own = [h for h, i in self._issued.items() if i.user == user]
-            for oldest in own[: len(own) + 1 - _MOST_TOKENS]:
+            for oldest in own[: max(0, len(own) + 1 - _MOST_TOKENS)]:
                 del self._issued[oldest]
             self._issued[_hash(token)] = _Issued(user, now + self._token_seconds)
         return token

@@ -45,7 +45,7 @@ class Handles(Generic[T]):
         with self._lock:
             self._forget_ended()
             own = [h for h, k in self._kept.items() if k.user == user]
-            for oldest in own[: len(own) + 1 - _MOST_OF_A_USER]:
+            for oldest in own[: max(0, len(own) + 1 - _MOST_OF_A_USER)]:
                 del self._kept[oldest]
             self._kept[handle] = _Kept(user, item, time.monotonic() + self._seconds)
         return handle

@@ -190,6 +190,11 @@ class FlightSqlServer(fl.FlightServerBase):  # type: ignore[misc]
         self._prepared.replace(user.name, handle, bound)
 
     @told_by_flight
+    def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
+        """Nothing in Flight SQL uses it."""
+        raise NotSupportedError("this server does not exchange data")
+
+    @told_by_flight
     def do_action(self, context: Any, action: Any) -> Iterator[bytes]:
         """Prepares, closes, cancels."""
         user = self._user(context)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from batuta_sql.config import ServedUserSettings
 from batuta_sql.unattended import LabelGate
 
-EVERYBODY = "anybody"
-"""The user of a server without users."""
+EVERYBODY = "*"
+"""The user of a server without users: no name that the configuration allows."""
 
 
 @dataclass(frozen=True)

@@ -271,6 +271,14 @@ def test_a_metadata_command_with_a_statement_handle_in_it_is_no_ticket(raw: Raw)
         raw.client.do_get(fl.Ticket(messages.packed(command)), raw.options).read_all()
 
 
+def test_an_exchange_is_refused(raw: Raw) -> None:
+    writer, reader = raw.client.do_exchange(fl.FlightDescriptor.for_command(b""), raw.options)
+    with pytest.raises(fl.FlightError, match="does not exchange data") as caught:
+        writer.done_writing()
+        reader.read_chunk()
+    assert "Traceback" not in str(caught.value)
+
+
 def test_actions_are_listed(raw: Raw) -> None:
     names = {a.type for a in raw.client.list_actions(raw.options)}
     assert {"CreatePreparedStatement", "CancelFlightInfo", "CancelQuery"} <= names

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 import batuta_sql
-from tests.flight.conftest import Server, client, fetched
+from tests.flight.conftest import Server, client, fetched, served
 
 
 def test_a_join_over_two_sources(ann: Any) -> None:
@@ -179,6 +179,19 @@ def test_what_the_server_says_of_itself(ann: Any) -> None:
 
 def test_types_of_tables(ann: Any) -> None:
     assert ann.adbc_get_table_types() == ["TABLE", "VIEW"]
+
+
+def test_a_source_that_does_not_answer_is_named(config: Path, tmp_path: Path) -> None:
+    path = tmp_path / "batuta.toml"
+    gone = f'[sources.gone]\nkind = "sqlite"\npath = "{tmp_path}/gone.sqlite"\n'
+    path.write_text(config.read_text() + gone)
+    with served(path, tmp_path) as server, client(server, None) as connection:
+        with pytest.raises(connection.Error, match="gone: "):
+            connection.adbc_get_objects(depth="tables").read_all()
+        objects = connection.adbc_get_objects(depth="catalogs").read_all().to_pylist()
+        assert "gone" in {o["catalog_name"] for o in objects}
+        assert connection.adbc_get_table_schema("beer", catalog_filter="pub").names[0] == "id"
+        assert fetched(connection, "SELECT count(*) FROM pub.beer") == [(4,)]
 
 
 # --- errors --------------------------------------------------------------------------------------
