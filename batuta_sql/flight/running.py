@@ -4,6 +4,7 @@ while a source is silent.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -80,8 +81,8 @@ class RunningQuery:
         self._arrived: queue.Queue[Any] = queue.Queue(_AHEAD)
         """The schema, record batches, then None or what went wrong."""
         self._stopped = threading.Event()
-        self._why: Error = QueryCancelled("the query was cancelled")
-        """What is said of it when it was stopped."""
+        self._is_idle = False
+        """Whether it was stopped because the client took nothing."""
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._connection: Connection | None = None
@@ -133,9 +134,14 @@ class RunningQuery:
                 if not is_gone() and not self._stopped.is_set():
                     continue
                 self.stop()
-                raise self._why from None
+                raise self._reason() from None
             if isinstance(found, _Failed):
-                raise found.error
+                error = found.error
+                try:
+                    raise error
+                finally:
+                    # The error knows this frame: a frame that knows the error would keep both.
+                    del found, error
             return found
 
     # --- the query's side ----------------------------------------------------------------------
@@ -150,7 +156,7 @@ class RunningQuery:
             self._put(None)
         except BaseException as error:
             status = "cancelled" if self._stopped.is_set() else status_of(error)
-            self._put(_Failed(error))
+            self._put(_Failed(_alone(error)))
         finally:
             with self._lock:
                 # From here on the connection may be another query's.
@@ -180,8 +186,8 @@ class RunningQuery:
             for batch in reader:
                 for piece in _pieces(batch):
                     self._put(piece)
+                    self._check_wanted()
                     self._rows += piece.num_rows
-                self._check_wanted()
 
     def _reserve(self, connection: Connection) -> float:
         """Counts the query in the user's day. Sources that cost nothing are not asked."""
@@ -193,7 +199,7 @@ class RunningQuery:
 
     def _check_wanted(self) -> None:
         if self._stopped.is_set():
-            raise self._why
+            raise self._reason()
 
     def _put(self, item: Any) -> None:
         ends = time.monotonic() + self._idle_seconds
@@ -203,13 +209,18 @@ class RunningQuery:
                 return
             except queue.Full:
                 if time.monotonic() > ends:
-                    self._why = OperationalError(
-                        f"the query was ended: nothing of its result was taken for"
-                        f" {self._idle_seconds:g} s",
-                        hint="read the result as it comes; an administrator may raise"
-                        " serve.idle_seconds",
-                    )
+                    self._is_idle = True
                     self._stopped.set()
+
+    def _reason(self) -> Error:
+        """What is said of it when it was stopped."""
+        if self._is_idle:
+            return OperationalError(
+                "the query was ended: nothing of its result was taken for"
+                f" {self._idle_seconds:g} s",
+                hint="read the result as it comes; an administrator may raise serve.idle_seconds",
+            )
+        return QueryCancelled("the query was cancelled")
 
     def _cancel(self) -> None:
         # Again and again: a query that is just being planned is not yet there to cancel.
@@ -218,6 +229,10 @@ class RunningQuery:
                 if self._connection is not None:
                     self._connection.cancel()
             self._ended.wait(_CANCEL_SECONDS)
+        # Nobody takes what is left.
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._arrived.get_nowait()
 
     def _seconds(self) -> float:
         return time.monotonic() - self._begun
@@ -266,6 +281,12 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     half = batch.num_rows // 2
     yield from _pieces(batch.slice(0, half))
     yield from _pieces(batch.slice(half))
+
+
+def _alone(error: BaseException) -> BaseException:
+    """An error without the frames that it went through: they hold batches and connections."""
+    error.__context__ = error.__cause__ = None
+    return error.with_traceback(None)
 
 
 def status_of(error: BaseException) -> str:
