@@ -171,6 +171,8 @@ NAP = (
     "CREATE VIEW nap AS SELECT id, pg_sleep(0.2)::text AS nap FROM generate_series(1, 10000) s(id);"
     "CREATE VIEW broken AS SELECT id, 100 / (id - 150000) AS part"
     " FROM generate_series(1, 200000) s(id);"
+    "CREATE TABLE keyed (id INT PRIMARY KEY, note TEXT);"
+    "CREATE TABLE pair (a INT, b INT, PRIMARY KEY (b, a));"
     "CREATE VIEW many AS SELECT g, repeat('x', 200) AS filler FROM generate_series(1, 3000000) s(g)"
 )
 

@@ -14,7 +14,7 @@ import pytest
 from google.protobuf import any_pb2
 
 from batuta_sql.flight import messages
-from tests.flight.conftest import BO, USERS, Raw, Server, served
+from tests.flight.conftest import BO, USERS, Raw, Server, of_postgres, served
 
 SQL = "SELECT id, name FROM pub.beer ORDER BY id"
 
@@ -178,6 +178,34 @@ def test_a_table_comes_with_its_schema(raw: Raw) -> None:
     (row,) = table.to_pylist()
     schema = pa.ipc.read_schema(pa.py_buffer(row["table_schema"]))
     assert schema.field("price").type == pa.decimal128(6, 2)
+
+
+def test_schemas_and_keys_of_a_database(nap_uri: str, tmp_path: Path) -> None:
+    path = tmp_path / "batuta.toml"
+    path.write_text(of_postgres(nap_uri, USERS))
+    with served(path, tmp_path) as server, closing(Raw(server)) as raw:
+
+        def rows(name: str, **values: Any) -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = raw.get(raw.info(name, **values)).read_all().to_pylist()
+            return found
+
+        place = {"catalog_name": "crm", "db_schema_name": "public"}
+        assert rows("CommandGetDbSchemas", db_schema_filter_pattern="pub%") == [place]
+        tables = rows("CommandGetTables", table_types=["VIEW"], table_name_filter_pattern="na_")
+        assert tables == [{**place, "table_name": "nap", "table_type": "VIEW"}]
+        table = {"catalog": "crm", "db_schema": "public"}
+        assert rows("CommandGetPrimaryKeys", **table, table="keyed") == [
+            {
+                **place,
+                "table_name": "keyed",
+                "column_name": "id",
+                "key_name": None,
+                "key_sequence": 1,
+            }
+        ]
+        # The order of the columns is not known: nothing is told that may be wrong.
+        assert rows("CommandGetPrimaryKeys", **table, table="pair") == []
+        assert rows("CommandGetPrimaryKeys", catalog="crm", db_schema="other", table="keyed") == []
 
 
 def test_facts_that_are_asked_for(raw: Raw) -> None:
