@@ -188,11 +188,16 @@ def nap_uri(postgres: PostgresServer) -> Iterator[str]:
 @pytest.fixture
 def is_napping(postgres: PostgresServer) -> Callable[[], bool]:
     """Whether PostgreSQL is running a statement over ``nap``."""
+    return lambda: naps(postgres) > 0
+
+
+def naps(postgres: PostgresServer) -> int:
+    """How many statements over ``nap`` are running; its catalog has the name in other quotes."""
     running = (
         "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'"
-        " AND query LIKE '%nap%' AND pid <> pg_backend_pid()"
+        " AND query LIKE '%\"nap\"%' AND pid <> pg_backend_pid()"
     )
-    return lambda: postgres.run(running).strip() != "0"
+    return int(postgres.run(running))
 
 
 def of_postgres(uri: str, rest: str = "") -> str:

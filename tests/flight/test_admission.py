@@ -17,7 +17,18 @@ from batuta_sql.flight.admission import Admission, Busy, DailyBudgets, Places
 from batuta_sql.flight.connections import divided
 from batuta_sql.flight.users import User
 from tests.faults.conftest import eventually
-from tests.flight.conftest import ANN, BO, USERS, Raw, Server, client, fetched, of_postgres, served
+from tests.flight.conftest import (
+    ANN,
+    BO,
+    USERS,
+    Raw,
+    Server,
+    client,
+    fetched,
+    naps,
+    of_postgres,
+    served,
+)
 from tests.flight.test_cancelling import NAP, Waiting
 
 
@@ -200,13 +211,9 @@ def test_two_users_at_once_and_a_third_query_that_is_sent_away(
     nap_uri: str, tmp_path: Path, is_napping: Callable[[], bool], postgres: Any
 ) -> None:
     path = configured(tmp_path, nap_uri, "max_queries = 2\nqueue_length = 0")
-    sql = (
-        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'"
-        " AND query LIKE '%nap%' AND pid <> pg_backend_pid()"
-    )
     with served(path, tmp_path) as server, ExitStack() as inside:
         running = [napping(server, user, inside) for user in (ANN, BO)]
-        assert eventually(lambda: postgres.run(sql).strip() == "2")
+        assert eventually(lambda: naps(postgres) == 2)
         with client(server, BO) as connection, pytest.raises(connection.Error) as caught:
             fetched(connection, "SELECT 42 AS answer")
         assert "Unavailable" in str(caught.value)
