@@ -135,6 +135,65 @@ class SealSettings(_Frozen):
     keep: tuple[str, ...] = ()
 
 
+class ServedUserSettings(_Frozen):
+    """A user of ``batuta-sql serve``.
+
+    :param password: for a log-in with the user's name.
+    :param token: a bearer token that does not end.
+    :param allow_labels: labels that results may carry, or patterns such as ``origin:*``.
+    :param max_cost_usd: a query estimated to cost as much is refused, and a cheaper one is not
+        asked about; None: what somebody would be asked about is refused.
+    :param budget_usd_per_day: the most that estimates may sum up to in a day (UTC).
+    """
+
+    password: Secret | None = None
+    token: Secret | None = None
+    allow_labels: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    max_cost_usd: float | None = Field(default=None, ge=0)
+    budget_usd_per_day: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _can_log_in(self) -> ServedUserSettings:
+        if self.password is None and self.token is None:
+            raise ValueError("give the user a password or a token")
+        return self
+
+
+class ServeSettings(_Frozen):
+    """What ``batuta-sql serve`` offers, and to whom. Times are in seconds, but for ``token_hours``.
+
+    :param port: 0 takes a free one.
+    :param socket: the path of a Unix socket, in the place of host and port.
+    :param max_queries: run at once; None: as many as there are processors, two at the least.
+    :param max_queries_per_user: None: one less than ``max_queries``, so that others find a place.
+    :param queue_length: how many queries may wait, of all users.
+    :param queue_seconds: how long one may wait.
+    :param token_hours: the life of a token that a log-in with a password gives.
+    :param ticket_seconds: the life of a ticket that is not used.
+    :param idle_seconds: how long a client may take nothing of a result, before it is ended.
+    """
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: int = Field(default=31337, ge=0, le=65535)
+    socket: PathText | None = None
+    tls_certificate: PathText | None = None
+    tls_key: PathText | None = None
+    max_queries: int | None = Field(default=None, ge=1)
+    max_queries_per_user: int | None = Field(default=None, ge=1)
+    queue_length: int = Field(default=32, ge=0)
+    queue_seconds: float = Field(default=30.0, gt=0)
+    token_hours: float = Field(default=8.0, gt=0)
+    ticket_seconds: float = Field(default=300.0, gt=0)
+    idle_seconds: float = Field(default=600.0, gt=0)
+    users: dict[Annotated[str, Field(pattern=r"^[^:*\s]+$")], ServedUserSettings] = {}
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> ServeSettings:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("give tls_certificate and tls_key, or neither")
+        return self
+
+
 class PricingSettings(_Frozen):
     """What reading costs, in US dollars. A source without any of these prices is free.
 
@@ -621,6 +680,7 @@ class Settings(_Frozen):
     cost: CostSettings = CostSettings()
     labels: LabelSettings = LabelSettings()
     seal: SealSettings = SealSettings()
+    serve: ServeSettings = ServeSettings()
     sources: dict[str, SourceSettings] = {}
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ from cachetools import LRUCache
 from batuta_sql import errors
 from batuta_sql.catalog.catalog import Catalog, unknown_source
 from batuta_sql.costing import Costing
-from batuta_sql.engines.duckdb import DuckDBEngine, PendingResult
+from batuta_sql.engines.duckdb import DuckDBEngine, PendingResult, quote
 from batuta_sql.errors import (
     InterfaceError,
     OperationalError,
@@ -41,7 +41,7 @@ from batuta_sql.query import Query
 from batuta_sql.session import Session
 from batuta_sql.sources.embedded import EmbeddedSource
 from batuta_sql.sources.registry import make_source
-from batuta_sql.statements import Outcome, run_statement
+from batuta_sql.statements import Outcome, is_show_or_describe, run_statement
 from batuta_sql.tuning import PROBES, Proposal, Tuned, measure, proposal
 
 if TYPE_CHECKING:
@@ -309,6 +309,45 @@ class Connection:
         query = self._query(sql, parameters)
         query.close()
         return Plan.of(query)
+
+    def result_schema(
+        self, sql: str, parameters: ParameterValues | None = None
+    ) -> pa.Schema | None:
+        """The Arrow schema of a query's result, with its labels; nothing is run that bills.
+
+        None where only running it tells: of a PIVOT, of SHOW and DESCRIBE.
+
+        :raises Error: for wrong SQL.
+        """
+        if is_show_or_describe(sql):
+            return None
+        if self._single(sql).kind == "EXPLAIN":
+            return pa.schema([("plan", pa.string())])
+        query = self._query(sql, parameters)
+        try:
+            if query.placed is None:
+                return None
+            nothing = ", ".join(
+                f"CAST(NULL AS {kind}) AS {quote(name)}" for name, kind in query.result_columns()
+            )
+            schema = query.cursor.sql(f"SELECT {nothing} LIMIT 0").to_arrow_table().schema
+            return Plan.of(query).labelled(schema)
+        except BaseException as error:
+            raise query.failure(error) from None
+        finally:
+            query.close()
+
+    def parameter_names(self, sql: str) -> tuple[str, ...]:
+        """The parameters of a statement: ``1``, ``2``, ... of ``?``, else the names of ``$name``.
+
+        :raises ProgrammingError: for wrong SQL.
+        """
+        statement = self._single(sql)
+        with self._session.engine.cursor() as engine:
+            found = {
+                n for s in engine.extract_statements(statement.sql) for n in s.named_parameters
+            }
+        return tuple(sorted(found, key=lambda n: (int(n) if n.isdigit() else 0, n)))
 
     def explain(self, sql: str, parameters: ParameterValues | None = None) -> str:
         """The plan of a query as people read it; nothing is run."""

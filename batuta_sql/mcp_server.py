@@ -10,7 +10,6 @@ https://modelcontextprotocol.io/specification
 
 from __future__ import annotations
 
-import fnmatch
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from batuta_sql import __version__
 from batuta_sql.cli import costs
 from batuta_sql.cli.output import first_rows
-from batuta_sql.errors import ConfigError, Error, LabelRefused
+from batuta_sql.errors import ConfigError, Error
+from batuta_sql.unattended import LabelGate
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -44,7 +44,9 @@ class Desk:
 
     def __init__(self, connection: Connection, allowed: Sequence[str] = ()) -> None:
         self._connection = connection
-        self._allowed = tuple(allowed)
+        self._gate = LabelGate(
+            tuple(allowed), "an assistant", lambda label: f"batuta-sql mcp --allow-label {label}"
+        )
         self._turn = threading.Lock()
 
     def list_tables(self, source: str | None = None) -> dict[str, Any]:
@@ -75,7 +77,7 @@ class Desk:
 
         :raises Error: for wrong SQL.
         """
-        self._check(sql)
+        self._gate.check_query(self._connection, sql)
         return costs.estimate_values(self._connection.estimate(sql))
 
     def query(self, sql: str, max_rows: int) -> dict[str, Any]:
@@ -86,12 +88,12 @@ class Desk:
         :raises Error: what a source or a guard says instead.
         """
         with self._turn:
-            self._check(sql)
+            self._gate.check_query(self._connection, sql)
             with self._connection.cursor() as cursor:
                 cursor.execute(sql)
                 labels = cursor.labels
                 # What is known of the sources may have changed since it was planned.
-                self._allow(frozenset(one for c in labels.values() for one in c.all))
+                self._gate.check(frozenset(one for c in labels.values() for one in c.all))
                 rows, more = first_rows(cursor.fetch_record_batch(), max(1, max_rows))
                 described = cursor.description or []
                 return {
@@ -106,27 +108,6 @@ class Desk:
     def cancel(self) -> None:
         """Ends what runs."""
         self._connection.cancel()
-
-    def _check(self, sql: str) -> None:
-        """
-        :raises Error: for what is no query, and for labels that may not be told.
-        """
-        found = self._connection.plan(sql).result_labels
-        carried = frozenset(one for _, labels in found.columns for one in labels.all)
-        self._allow(carried | found.all)
-
-    def _allow(self, carried: frozenset[str]) -> None:
-        refused = sorted(
-            label
-            for label in carried
-            if not any(fnmatch.fnmatchcase(label, pattern) for pattern in self._allowed)
-        )
-        if refused:
-            raise LabelRefused(
-                f"the result would carry {', '.join(refused)}, which may not go to an assistant",
-                hint="leave the labelled columns out, of conditions too; or a person allows it with"
-                f" batuta-sql mcp --allow-label {refused[0]}",
-            )
 
 
 def server(desk: Desk) -> MCPServer[Any]:

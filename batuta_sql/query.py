@@ -279,16 +279,20 @@ class Query:
         if self.placed is None:
             # DuckDB reads the tables of a PIVOT to tell its columns.
             self.provenance.authorise()
-            rows = self.cursor.execute(f"DESCRIBE {self.statement.sql}").fetchall()
+            text = f"DESCRIBE {self.statement.sql}"
+            rows = self.cursor.execute(text, self.parameters or None).fetchall()
             return [(r[0], r[1]) for r in rows]
         tables: list[TableInfo] = list(self.names.tables.values())
         for table in tables:
             self.names.expose(table)
         tree = self.statement.tree
         assert tree is not None
-        scan, _ = self.names.fallback(tree.copy(), self.statement.sql)
+        bound = Parameters(self.parameters).put_into(tree.copy())
+        scan, _ = self.names.fallback(bound, self.statement.sql)
         rows = self.cursor.execute(f"DESCRIBE {scan.relation.this.sql('duckdb')}").fetchall()
-        return [(r[0], r[1]) for r in rows]
+        # The names are those of the text as it was written, with its parameters.
+        names = [name for name, _ in self.placed.outputs]
+        return [(n, r[1]) for n, r in zip(names, rows, strict=True)]
 
     # --- the fallback scan ---------------------------------------------------------------------
 

@@ -121,6 +121,11 @@ _DESCRIBE = re.compile(
 )
 
 
+def is_show_or_describe(sql: str) -> bool:
+    """Whether a statement may be answered from the catalog alone."""
+    return any(form.fullmatch(sql) for form in (_SHOW_FROM, _SHOW, _DESCRIBE))
+
+
 def _show_or_describe(connection: Connection, sql: str) -> Outcome | None:
     if match := _SHOW_FROM.fullmatch(sql):
         return _show_tables(connection, match[1].strip('"'))
@@ -502,4 +507,4 @@ def _table(connection: Connection, table: pa.Table) -> Outcome:
     return Outcome(PendingResult(engine, "SELECT * FROM answer"))
 
 
-__all__ = ["Error", "Outcome", "described", "run_statement"]
+__all__ = ["Error", "Outcome", "described", "is_show_or_describe", "run_statement"]

@@ -112,6 +112,7 @@ def application(commands: Commands) -> App:
         commands.sync,
         commands.drift,
         commands.mcp,
+        commands.serve,
         commands.completion,
     ):
         app.command(command, help_epilogue=epilogue(command.__name__))
@@ -658,6 +659,59 @@ class Commands:
         desk = Desk(self._connect(max_cost_usd=max_cost, local_files=False), allow_label)
         server(desk).run("stdio")
         return 0
+
+    def serve(
+        self,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        socket: Path | None = None,
+        tls_certificate: Path | None = None,
+        tls_key: Path | None = None,
+        allow_label: tuple[str, ...] = (),
+        max_cost: float | None = None,
+        local_files: bool = False,
+    ) -> int:
+        """Serve ADBC, JDBC and BI tools by Arrow Flight SQL, read-only.
+
+        Users, their limits and how much runs at once are configured, see docs/serve.md. Results
+        with labels are refused, and so is what somebody would have to confirm, unless a user may.
+
+        Parameters
+        ----------
+        host
+            The address to listen at. Default: 127.0.0.1; any other needs TLS and users.
+        port
+            0 takes a free one, and prints it. Default: 31337.
+        socket
+            A Unix socket to listen at instead, for this user of this machine.
+        tls_certificate
+            A PEM file: the certificate, and those between it and the root.
+        tls_key
+            A PEM file: its key.
+        allow_label
+            Without users: a label that results may carry, or a pattern. May be given again.
+        max_cost
+            Refuse a query that is estimated to cost this much or more, in US dollars. Without
+            users, a cheaper one is not asked about.
+        local_files
+            Let queries read files by their paths, beside those of the sources.
+        """
+        from batuta_sql.cli import serving
+        from batuta_sql.config import load_settings
+
+        given = {
+            "host": host,
+            "port": port,
+            "socket": str(socket) if socket else None,
+            "tls_certificate": str(tls_certificate) if tls_certificate else None,
+            "tls_key": str(tls_key) if tls_key else None,
+        }
+        if self.refusal is not None:
+            raise self.refusal
+        settings = load_settings(self.config, max_cost_usd=max_cost, local_files=local_files)
+        chosen = {k: v for k, v in given.items() if v is not None}
+        return serving.serve(serving.with_options(settings, chosen), allow_label, max_cost)
 
     def completion(self, shell: CommandLine, /) -> int:
         """Print what makes a command line complete batuta-sql's commands and options.

@@ -35,6 +35,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "drift": ("batuta-sql drift crm.orders --watch 60",),
     "mcp": ('batuta-sql mcp --allow-label "origin:*"',),
+    "serve": (
+        "batuta-sql serve",
+        "batuta-sql serve --host 0.0.0.0 --tls-certificate server.pem --tls-key server.key",
+    ),
     "completion": (
         "batuta-sql completion bash > ~/.local/share/bash-completion/completions/batuta-sql",
     ),

@@ -145,8 +145,9 @@ def _run(run: Run, given: list[str]) -> int:
         status = None
     if status is not None:
         return status
-    # The shell answers Ctrl-C itself.
-    return run.in_this_thread(chosen.work) if chosen.name == "shell" else run(chosen.work)
+    # These look after signals themselves.
+    is_alone = chosen.name in ("shell", "serve")
+    return run.in_this_thread(chosen.work) if is_alone else run(chosen.work)
 
 
 def _as_value(token: str) -> str:

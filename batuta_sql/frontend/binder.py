@@ -285,15 +285,7 @@ class Binder:
     def _fallback(self, node: Expr, outer: Scope, reason: str, cause: Exception) -> Bound:
         """The block as SQL that DuckDB runs over scans, where it stands alone."""
         query = self._with_definitions(node, outer)
-        if query.find(exp.Placeholder, exp.Parameter):
-            query = query.transform(
-                lambda n: (
-                    self.parameters.literal(n)
-                    if isinstance(n, exp.Placeholder | exp.Parameter)
-                    else n
-                )
-            )
-        scan, names = self.names.fallback(query, self.sql)
+        scan, names = self.names.fallback(self.parameters.put_into(query), self.sql)
         columns = tuple(
             (self.symbols.fresh(n), p) for n, (_, p) in zip(names, scan.columns, strict=True)
         )

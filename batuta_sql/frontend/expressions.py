@@ -282,6 +282,14 @@ class Parameters:
         self._used.add(name)
         return value_literal(self.values[name])
 
+    def put_into(self, query: Expr) -> Expr:
+        """``query`` with literals for its parameters."""
+        if not query.find(exp.Placeholder, exp.Parameter):
+            return query
+        return query.transform(
+            lambda n: self.literal(n) if isinstance(n, exp.Placeholder | exp.Parameter) else n
+        )
+
     def _positional(self, index: int) -> Any:
         if isinstance(self.values, dict) or self.values is None:
             key = str(index + 1)

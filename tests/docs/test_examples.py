@@ -5,7 +5,8 @@ configuration, and a connection over it is opened, which contacts nothing; of a 
 commands run and say what is shown; ``json`` parses; ``text`` is what something says, and no code.
 A block that cannot run has ``<!-- not run: why -->`` in front of it.
 
-README.md, the tutorial and the page on writing a source have tests of their own beside this one.
+README.md, the tutorial and the pages on writing a source and on the server have tests of their own
+beside this one.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ TOLD = {"text"}
 
 ELSEWHERE = {
     "README.md": {"python", "sh", "toml"},
+    "docs/serve.md": {"console", "python", "toml"},
     "docs/tutorial.md": {"console", "python", "toml"},
     "docs/writing-a-source.md": {"python", "toml"},
 }

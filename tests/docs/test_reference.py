@@ -84,6 +84,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "`[[labels.rules]]`": config.FlowRule,
     "`[[labels.declassify]]`": config.Declassification,
     "`[seal]`": config.SealSettings,
+    "`[serve]`": config.ServeSettings,
+    "`[serve.users.NAME]`": config.ServedUserSettings,
     "`[sources.NAME]`": config.SourceSettings,
     "`[sources.NAME.pricing]`": config.PricingSettings,
     "`[sources.NAME.tables.TABLE]`": config.TableSettings,
