@@ -194,6 +194,36 @@ class ServeSettings(_Frozen):
         return self
 
 
+class EngineSettings(_Frozen):
+    """What joins and groups what the sources have sent.
+
+    :param kind: ``spark``: a Spark Connect server, for what is larger than this machine.
+    :param url: of the server, ``sc://host:15002``.
+    :param stage: a folder that the server reads under the same path.
+    :param from_bytes: bytes that have arrived, from which on it is asked; None: ``memory_limit``.
+    :param locality: of the server and of the folder; without it told from the URL.
+    :param allow_labels: labels (patterns) of data that may go to a server that is not local.
+    """
+
+    kind: Literal["duckdb", "spark"] = "duckdb"
+    url: Secret | None = None
+    stage: PathText | None = None
+    from_bytes: ByteSize | None = Field(default=None, ge=0)
+    locality: Locality | None = None
+    allow_labels: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _reachable(self) -> EngineSettings:
+        if self.kind == "spark" and (self.url is None or self.stage is None):
+            raise ValueError("an engine of the kind spark needs url and stage")
+        return self
+
+
 class PricingSettings(_Frozen):
     """What reading costs, in US dollars. A source without any of these prices is free.
 
@@ -681,6 +711,7 @@ class Settings(_Frozen):
     labels: LabelSettings = LabelSettings()
     seal: SealSettings = SealSettings()
     serve: ServeSettings = ServeSettings()
+    engine: EngineSettings = EngineSettings()
     sources: dict[str, SourceSettings] = {}
 
     @model_validator(mode="after")

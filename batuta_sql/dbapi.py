@@ -124,6 +124,10 @@ class Connection:
                 settings.result_cache, {n: s.result_ttl for n, s in settings.sources.items()}
             ),
         )
+        if settings.engine.kind == "spark":
+            from batuta_sql.engines.elsewhere import Elsewhere
+
+            self._session.elsewhere = Elsewhere(settings, self._session)
         self._profile_file = Path(settings.profile_file or default_file())
         self._read_profile()
         self._lock = threading.Lock()
@@ -160,6 +164,8 @@ class Connection:
         for query in running:
             query.cancel()
             query.close()
+        if self._session.elsewhere is not None:
+            self._session.elsewhere.close()
         self._session.costing.close()
         self._session.close()
         for source in self._session.sources.values():

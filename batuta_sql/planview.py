@@ -17,6 +17,7 @@ from batuta_sql.plan.explain import explain
 from batuta_sql.plan.fragments import Fragment
 from batuta_sql.provenance import ColumnLineage, LabelOrigin, column_lineage
 from batuta_sql.query import Query
+from batuta_sql.units import size
 
 if TYPE_CHECKING:
     from batuta_sql.planpage.page import Shown
@@ -154,6 +155,21 @@ class Plan:
             "bytes": sum(f.bytes or 0 for f in self.fragments),
             "estimate": total(estimates),
             "fragments": fragments,
+            "engine": self._engine_metrics(),
+        }
+
+    def _engine_metrics(self) -> dict[str, Any] | None:
+        """What another engine took of the residual; None where none was asked."""
+        second = self._query.second
+        if second is None or second.execution is None:
+            return None
+        return {
+            "name": "spark",
+            "bytes_staged": second.bytes_staged,
+            "fragments": [
+                {"sql": r.fragment.sql, "rows": r.rows, "bytes": r.bytes, "seconds": r.seconds}
+                for r in second.execution.runs
+            ],
         }
 
     # --- labels --------------------------------------------------------------------------------
@@ -242,7 +258,29 @@ class Plan:
                 f"Fallback: the whole statement runs here over scans of {tables or 'no table'}\n"
                 f"  {self._query.statement.reason}"
             )
-        return explain(self._placed, self._annotate)
+        return explain(self._placed, self._annotate) + self._elsewhere()
+
+    def _elsewhere(self) -> str:
+        """Where the residual ran, or will run, where that need not be here."""
+        elsewhere, second = self._query.session.elsewhere, self._query.second
+        if elsewhere is None:
+            return ""
+        if second is None:
+            least = size(elsewhere.from_bytes)
+            return f"\n\nResidual: on spark where {least} or more have arrived"
+        if second.placed is None:
+            return f"\n\nResidual: here, since {second.why}"
+        runs = {r.fragment.name: r for r in (second.execution.runs if second.execution else ())}
+
+        def took(fragment: Fragment) -> list[str]:
+            run = runs.get(fragment.name)
+            if run is None or run.rows is None:
+                return []
+            told = f"took {run.rows:,} rows, {run.bytes or 0:,} bytes, {run.seconds or 0:.3f} s"
+            return [told]
+
+        staged = f"{size(second.bytes_staged)} staged"
+        return f"\n\nResidual: on spark, over {staged}\n{explain(second.placed, took)}"
 
     def _annotate(self, fragment: Fragment) -> list[str]:
         run = next((f for f in self.fragments if f.name == fragment.name), None)

@@ -43,6 +43,7 @@ from batuta_sql.frontend.expressions import Parameters, ParameterValues
 from batuta_sql.frontend.parser import PIVOT, Statement
 from batuta_sql.guards.history import Status
 from batuta_sql.key_permission import permitted_keys
+from batuta_sql.labels import NO_LABELS, Labels
 from batuta_sql.plan.fragments import Fragment, scan_fragment
 from batuta_sql.plan.optimise import optimise
 from batuta_sql.plan.placement import KnownRows, Placed, TableKey, place
@@ -61,6 +62,7 @@ from batuta_sql.session import Session
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
+    from batuta_sql.engines.elsewhere import SecondStage
     from batuta_sql.engines.remote_dataset import Test
 
 
@@ -81,6 +83,8 @@ class Query:
         self.stop = Stop()
         self.cost = QueryCost(session.costing, statement.sql, self.stop)
         self.execution = self._execution(None, str(self.number))
+        self.second: SecondStage | None = None
+        """The residual on another engine, where the connection has one."""
         self.expected: list[Fragment] = []
         """The scans that a fallback will make, before they are made."""
         self.planning_seconds = 0.0
@@ -373,7 +377,7 @@ class Query:
                     self.parameters,
                     several=self.statement.reason == PIVOT,
                 )
-            return PendingResult(self.cursor, self.residual_sql(self._delivered()))
+            return PendingResult(self.cursor, self._residual())
         except BaseException as error:
             raise self.failure(error) from None
 
@@ -387,22 +391,45 @@ class Query:
             if self.placed is None:
                 text, values = self._text, self.parameters
             else:
-                text, values = self.residual_sql(self._delivered()), None
+                text, values = self._residual(), None
             self.cursor.execute(f"{words} {text}", values or None)
             return changed_rows(self.cursor)
         except BaseException as error:
             raise self.failure(error) from None
 
     def residual_sql(self, deliveries: Mapping[str, Delivery] | None = None) -> str:
-        """The statement that the residual engine runs."""
+        """The statement that the residual engine of this process runs.
+
+        :param deliveries: what has arrived; None: under the fragments' names.
+        """
         assert self.placed is not None
         if deliveries is None:
             deliveries = {
                 f.name: Delivery((f.name,), decoders(f.columns)) for f in self.placed.fragments
             }
-        unparser = Unparser(LocalTranslator(), deliveries=deliveries)
-        statement = unparser.statement(self.placed.plan, self.placed.outputs)
-        return statement.sql("duckdb", copy=False)
+        return _statement(self.placed, deliveries)
+
+    def _residual(self) -> str:
+        """The statement that runs here, over what has arrived."""
+        deliveries = self._delivered()
+        placed = self.placed
+        assert placed is not None
+        elsewhere = self.session.elsewhere
+        if elsewhere is not None:
+            second = self.second = elsewhere.second_stage(self.cursor, self.stop, self._text)
+            taken = self.execution.taken()
+            made = second.deliver(placed, deliveries, taken, self._labels_of_all)
+            if made is not None:
+                assert second.placed is not None
+                return _statement(second.placed, made)
+        return _statement(placed, deliveries)
+
+    def _labels_of_all(self) -> Labels:
+        """The labels of whatever the query reads."""
+        assert self._bound is not None
+        if not self.provenance.is_labelled:
+            return NO_LABELS
+        return self.provenance.labels_of_relation(self._bound.plan)
 
     def _delivered(self) -> dict[str, Delivery]:
         """The results of the fragments; of others, where the plan turns out misjudged."""
@@ -453,7 +480,10 @@ class Query:
             error = self.stop.error or QueryCancelled("the query was cancelled")
         if isinstance(error, Error):
             return error
-        for fetch in self.execution.fetches:
+        fetches = list(self.execution.fetches)
+        if self.second is not None and self.second.execution is not None:
+            fetches += self.second.execution.fetches
+        for fetch in fetches:
             if fetch.error is not None and not isinstance(fetch.error, QueryCancelled):
                 return fetch.error
         if isinstance(error, duckdb.CatalogException) and self._unknown is not None:
@@ -476,12 +506,16 @@ class Query:
     def record_metrics(self) -> None:
         """Copies what the fetches measured into the fragments' runs."""
         self.execution.record_metrics()
+        if self.second is not None and self.second.execution is not None:
+            self.second.execution.record_metrics()
 
     def cancel(self) -> None:
         """Ends the query from any thread: remote statements first."""
         self._cancelled = True
         self.stop.set(None)
         self.execution.cancel()
+        if self.second is not None:
+            self.second.cancel()
         with contextlib.suppress(duckdb.Error):
             # The query may have ended, and its cursor with it, in the meantime.
             self.cursor.interrupt()
@@ -502,6 +536,8 @@ class Query:
         self._closed = True
         self.record_metrics()
         self.execution.release()
+        if self.second is not None:
+            self.second.release()
         self.record_metrics()
         self._write_down()
         when_free(self.cursor, self._drop_spilled)
@@ -525,7 +561,14 @@ class Query:
 
     def _drop_spilled(self) -> None:
         self.execution.drop_spilled()
+        if self.second is not None:
+            self.second.drop_spilled()
         self.cursor.close()
+
+
+def _statement(placed: Placed, deliveries: Mapping[str, Delivery]) -> str:
+    unparser = Unparser(LocalTranslator(), deliveries=deliveries)
+    return unparser.statement(placed.plan, placed.outputs).sql("duckdb", copy=False)
 
 
 def _reads_here(plan: Relation) -> bool:

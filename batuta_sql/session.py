@@ -24,6 +24,7 @@ from batuta_sql.sources.base import LogsIn, Source, TellsLoad
 
 if TYPE_CHECKING:
     from batuta_sql.config import Settings
+    from batuta_sql.engines.elsewhere import Elsewhere
 
 _REDUCTION: Mapping[str, Reduction | None] = {
     "auto": Reduction(),
@@ -52,6 +53,8 @@ class Session:
 
     governors: dict[str, Governor] = field(default_factory=dict)
     """By source, made when something is first read there."""
+    elsewhere: Elsewhere | None = None
+    """Another engine than the one in this process; None: there is none."""
 
     def governor(self, source: str) -> Governor:
         """What says how much of a source may be read at once."""

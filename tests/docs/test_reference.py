@@ -84,6 +84,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "`[[labels.rules]]`": config.FlowRule,
     "`[[labels.declassify]]`": config.Declassification,
     "`[seal]`": config.SealSettings,
+    "`[engine]`": config.EngineSettings,
     "`[serve]`": config.ServeSettings,
     "`[serve.users.NAME]`": config.ServedUserSettings,
     "`[sources.NAME]`": config.SourceSettings,

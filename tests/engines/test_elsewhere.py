@@ -1,0 +1,299 @@
+"""Residuals on Spark Connect: the same answers, and what stays here and why."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+import batuta_sql
+from batuta_sql.dbapi import Connection
+from batuta_sql.demo.postgres_server import PostgresServer
+from batuta_sql.errors import ConfigError, OperationalError, TierRefused
+from tests.comparison import answer_of, difference
+from tests.emulators.process import Emulator
+from tests.tpc.check import check, parameters
+from tests.tpc.federation import Federation, connections, sources, truth_of
+
+Connect = Callable[..., Connection]
+
+JOINED = (
+    "SELECT c.name, count(*) AS n, sum(o.total) AS total FROM crm.customer c"
+    " JOIN lake.orders o ON o.customer = c.id GROUP BY c.name ORDER BY c.name"
+)
+
+
+def engine(server: Emulator, stage: Path) -> dict[str, Any]:
+    return {
+        "kind": "spark",
+        "url": f"sc://127.0.0.1:{server.port}",
+        "stage": str(stage),
+        "from_bytes": 0,
+    }
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Path:
+    return tmp_path / "stage"
+
+
+@pytest.fixture
+def connect(spark_connect: Emulator, tmp_path: Path, stage: Path) -> Iterator[Connect]:
+    """Two DuckDB files, and an engine beside them."""
+    for name, table in (
+        ("crm", "customer AS SELECT i AS id, 'n' || i % 7 AS name FROM range(100) r(i)"),
+        ("lake", "orders AS SELECT i % 100 AS customer, i AS total FROM range(5000) r(i)"),
+    ):
+        with duckdb.connect(str(tmp_path / f"{name}.duckdb")) as made:
+            made.execute(f"CREATE TABLE {table}")
+    with ExitStack() as cleanup:
+
+        def opened(
+            crm: dict[str, Any] | None = None, tier: str = "standard", **settings: Any
+        ) -> Connection:
+            paths = {
+                n: {"kind": "duckdb", "path": str(tmp_path / f"{n}.duckdb")}
+                for n in ("crm", "lake")
+            }
+            paths["crm"] |= crm or {}
+            config = {"sources": paths, "engine": engine(spark_connect, stage) | settings}
+            return cleanup.enter_context(batuta_sql.connect(config, tier=tier))
+
+        yield opened
+
+
+def used(cursor: Any) -> bool:
+    return cursor.metrics["engine"] is not None
+
+
+# --- the same answers --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def everywhere(
+    postgres: PostgresServer, spark_connect: Emulator, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Federation]:
+    """Every residual that brings rows together goes to the engine, however small."""
+    with ExitStack() as cleanup:
+        config = sources("tpch", postgres, cleanup)
+        config["engine"] = engine(spark_connect, tmp_path_factory.mktemp("stage"))
+        truth = cleanup.enter_context(truth_of("tpch"))
+        yield Federation(*connections(config, cleanup), truth)
+
+
+@pytest.mark.parametrize(("number", "attempt"), parameters("tpch", 2))
+def test_tpch(number: int, attempt: int, everywhere: Federation) -> None:
+    check("tpch", number, attempt, everywhere)
+
+
+VALUES = """
+SELECT i::INTEGER AS i, (i * 1000000007)::BIGINT AS big, (i % 5)::SMALLINT AS small,
+  CASE WHEN i % 4 = 0 THEN NULL ELSE (i * 1.005)::DECIMAL(18, 3) END AS amount,
+  CASE i % 6 WHEN 0 THEN 'NaN'::DOUBLE WHEN 1 THEN '-inf'::DOUBLE WHEN 2 THEN -0.0
+    ELSE i / 7 END AS d,
+  CASE i % 5 WHEN 0 THEN '' WHEN 1 THEN NULL WHEN 2 THEN 'ä' WHEN 3 THEN 'Z '
+    ELSE 'a' || i END AS t,
+  DATE '1960-01-01' + (i * 300)::INTEGER AS day, i % 3 = 0 AS flag
+FROM range(200) r(i)
+"""
+
+QUERIES = [
+    "SELECT a.t, b.flag, count(*), sum(a.amount), min(a.day), max(b.t) FROM crm.v a"
+    " JOIN lake.v b ON a.i = b.i GROUP BY ALL ORDER BY ALL",
+    "SELECT a.i, b.d, a.d = b.d AS same FROM crm.v a LEFT JOIN lake.v b ON a.d = b.d AND b.i < 20"
+    " ORDER BY ALL",
+    "SELECT a.t, count(b.t) FROM crm.v a FULL JOIN lake.v b ON a.t = b.t GROUP BY a.t"
+    " ORDER BY a.t NULLS FIRST",
+    "SELECT DISTINCT a.small, b.amount FROM crm.v a JOIN lake.v b USING (i) ORDER BY ALL DESC",
+    "SELECT i FROM crm.v EXCEPT SELECT i FROM lake.v WHERE small = 3 ORDER BY i",
+    "SELECT a.i FROM crm.v a WHERE a.t IN (SELECT t FROM lake.v WHERE i < 9) ORDER BY 1",
+    "SELECT a.i, row_number() OVER (PARTITION BY b.small ORDER BY a.i DESC) AS n FROM crm.v a"
+    " JOIN lake.v b USING (i) ORDER BY ALL",
+    "SELECT b.small, sum(a.i), avg(a.amount), count(DISTINCT a.t) FROM crm.v a"
+    " JOIN lake.v b USING (i) GROUP BY b.small HAVING count(*) > 1 ORDER BY 1",
+    "SELECT a.i // 7 AS q, a.i % 7 AS r, upper(b.t) FROM crm.v a JOIN lake.v b USING (i)"
+    " WHERE b.t LIKE '%a%' OR b.day > DATE '2000-01-01' ORDER BY ALL",
+]
+
+
+@pytest.mark.parametrize("sql", QUERIES)
+def test_edge_values(spark_connect: Emulator, tmp_path: Path, stage: Path, sql: str) -> None:
+    with duckdb.connect() as truth:
+        paths = {}
+        for name in ("crm", "lake"):
+            paths[name] = {"kind": "duckdb", "path": str(tmp_path / f"{name}.duckdb")}
+            with duckdb.connect(paths[name]["path"]) as made:
+                made.execute(f"CREATE TABLE v AS {VALUES}")
+            truth.execute(f"ATTACH '{paths[name]['path']}' AS {name} (READ_ONLY)")
+        wanted = answer_of(truth.sql(sql).to_arrow_table())
+        truth.execute("DETACH crm; DETACH lake")
+    config = {"sources": paths, "engine": engine(spark_connect, stage)}
+    with batuta_sql.connect(config) as connection:
+        cursor = connection.execute(sql)
+        got = answer_of(cursor.fetch_arrow_table())
+        assert used(cursor), cursor.plan
+    assert difference(got, wanted, sql) is None
+
+
+# --- what is to be seen ------------------------------------------------------------------------
+
+
+def test_the_plan_tells_where_it_ran(connect: Connect, stage: Path) -> None:
+    connection = connect()
+    assert "Residual: on spark where 0 B or more have arrived" in connection.explain(JOINED)
+    plan = connection.analyze(JOINED)
+    assert "Residual: on spark, over" in str(plan)
+    assert "Exchange engine:spark (ex1)" in str(plan)
+    engine = plan.metrics()["engine"]
+    assert engine["bytes_staged"] > 0
+    assert sum(f["rows"] for f in engine["fragments"]) == 7
+    # The sources' own fragments are told as ever, and the engine is no source.
+    assert {f.source for f in plan.fragments} == {"crm", "lake"}
+    assert connection.sources == ("crm", "lake")
+    assert list(stage.iterdir()) == []
+
+
+def test_a_local_table_is_filled_from_there(connect: Connect) -> None:
+    connection = connect()
+    connection.execute(f"CREATE TABLE mine AS {JOINED}")
+    assert connection.execute("SELECT sum(n) FROM mine").fetchall() == [(5000,)]
+
+
+def test_frames_and_local_tables_are_joined_here(connect: Connect) -> None:
+    connection = connect()
+    connection.register("seven", pa.table({"name": [f"n{i}" for i in range(3)]}))
+    sql = f"SELECT count(*), sum(n) FROM seven JOIN ({JOINED}) USING (name)"
+    assert connection.execute(sql).fetchall() == [(3, 2200)]
+
+
+# --- what stays here ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ("SELECT * FROM lake.orders ORDER BY total DESC", "it joins and groups nothing"),
+        (
+            "SELECT c.name, max(o.all_) FROM crm.customer c JOIN"
+            " (SELECT customer, sum(total) AS all_ FROM lake.orders GROUP BY ALL) o"
+            " ON o.customer = c.id GROUP BY 1",
+            "HUGEINT is not staged",
+        ),
+        (
+            "SELECT id FROM crm.customer WHERE id NOT IN (SELECT customer FROM lake.orders)",
+            "nothing of it is proved there",
+        ),
+        (
+            "SELECT list(c.name ORDER BY o.total) FROM crm.customer c FULL JOIN lake.orders o"
+            " ON regexp_matches(c.name, o.total::VARCHAR)",
+            "nothing of it is proved there",
+        ),
+    ],
+)
+def test_reasons(connect: Connect, stage: Path, sql: str, why: str) -> None:
+    plan = connect().analyze(sql)
+    assert f"Residual: here, since {why}" in str(plan)
+    assert plan.metrics()["engine"] is None
+    assert not stage.exists() or list(stage.iterdir()) == []
+
+
+def test_little_stays_here(connect: Connect) -> None:
+    plan = connect(from_bytes="1GB").analyze(JOINED)
+    assert "have arrived, and it is from 1.0 GB on" in str(plan)
+
+
+def test_without_a_bound_it_is_the_memory(connect: Connect) -> None:
+    assert "on spark where" in connect(from_bytes=None).explain(JOINED)
+
+
+@pytest.mark.parametrize("allowed", [[], ["pii"], ["p*"]])
+def test_labelled_data_goes_where_it_may(connect: Connect, allowed: list[str]) -> None:
+    crm = {"tables": {"customer": {"columns": {"name": {"labels": ["pii"]}}}}}
+    connection = connect(crm, locality="public", allow_labels=allowed)
+    cursor = connection.execute(JOINED)
+    cursor.fetchall()
+    assert used(cursor) is bool(allowed)
+    if not allowed:
+        assert "data labelled pii may not go there (engine.allow_labels)" in str(cursor.plan)
+    # Wherever it ran, the answer has its labels.
+    assert cursor.labels["name"].direct == {"pii"}
+
+
+def test_on_this_machine_labels_are_no_matter(connect: Connect) -> None:
+    crm = {"tables": {"customer": {"columns": {"name": {"labels": ["pii"]}}}}}
+    cursor = connect(crm).execute(JOINED)
+    cursor.fetchall()
+    assert used(cursor)
+
+
+def test_the_tier_is_asked_before_anything_is_opened(connect: Connect) -> None:
+    with pytest.raises(TierRefused, match="engine:spark"):
+        connect(tier="hybrid_sovereign", locality="public")
+    connect(tier="hybrid_sovereign", locality="private")
+
+
+@pytest.mark.parametrize("given", ["spark", {"kind": "spark", "url": "sc://h:1"}])
+def test_a_server_needs_an_address_and_a_folder(given: Any) -> None:
+    with pytest.raises(ConfigError, match="needs url and stage"):
+        batuta_sql.connect({"engine": given, "sources": {}})
+
+
+def test_duckdb_by_its_name() -> None:
+    with batuta_sql.connect({"engine": "duckdb", "sources": {}}) as connection:
+        assert connection.execute("SELECT 42").fetchall() == [(42,)]
+
+
+# --- what goes wrong ---------------------------------------------------------------------------
+
+
+def test_a_server_that_is_not_there_fails_the_query_by_its_name(
+    connect: Connect, stage: Path
+) -> None:
+    connection = connect(url="sc://127.0.0.1:1")
+    with pytest.raises(OperationalError, match="engine:spark"):
+        connection.execute(JOINED).fetchall()
+    assert list(stage.iterdir()) == []
+
+
+def test_a_stage_that_cannot_be_written_says_so(connect: Connect, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    connection = connect(stage=str(tmp_path / "file" / "below"))
+    with pytest.raises(OperationalError, match="cannot be staged"):
+        connection.execute(JOINED).fetchall()
+
+
+def test_a_query_that_is_cancelled_leaves_nothing(connect: Connect, stage: Path) -> None:
+    connection = connect()
+    sql = (
+        "SELECT count(*) FROM lake.orders a JOIN lake.orders b ON a.total <> b.total"
+        " JOIN crm.customer c ON c.id <> a.customer JOIN crm.customer d ON d.id <> b.customer"
+        " JOIN lake.orders e ON e.total <> a.total WHERE c.name <> d.name || 'x'"
+    )
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            connection.execute(sql).fetchall()
+        except batuta_sql.Error as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    end = time.monotonic() + 60
+    while not (stage.exists() and list(stage.iterdir())) and thread.is_alive():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    time.sleep(0.5)
+    connection.cancel()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert failed
+    assert list(stage.iterdir()) == []
+    assert connection.execute("SELECT 1").fetchall() == [(1,)]
