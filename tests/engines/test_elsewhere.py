@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tests.comparison import answer_of, difference
 from tests.emulators.process import Emulator
 from tests.tpc.check import check, parameters
 from tests.tpc.federation import Federation, connections, sources, truth_of
+from tests.tpc.placements import place
 
 Connect = Callable[..., Connection]
 
@@ -76,21 +77,47 @@ def used(cursor: Any) -> bool:
 # --- the same answers --------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def everywhere(
-    postgres: PostgresServer, spark_connect: Emulator, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Federation]:
+@contextmanager
+def federation(benchmark: str, server: PostgresServer, own: dict[str, Any]) -> Iterator[Federation]:
     """Every residual that brings rows together goes to the engine, however small."""
     with ExitStack() as cleanup:
-        config = sources("tpch", postgres, cleanup)
-        config["engine"] = engine(spark_connect, tmp_path_factory.mktemp("stage"))
-        truth = cleanup.enter_context(truth_of("tpch"))
+        config = sources(benchmark, server, cleanup) | {"engine": own}
+        truth = cleanup.enter_context(truth_of(benchmark))
         yield Federation(*connections(config, cleanup), truth)
 
 
+@pytest.fixture(scope="module")
+def tpch(
+    postgres: PostgresServer, spark_connect: Emulator, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Federation]:
+    own = engine(spark_connect, tmp_path_factory.mktemp("stage"))
+    with federation("tpch", postgres, own) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def tpcds(
+    postgres: PostgresServer, spark_connect: Emulator, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Federation]:
+    own = engine(spark_connect, tmp_path_factory.mktemp("stage"))
+    with federation("tpcds", postgres, own) as made:
+        yield made
+
+
 @pytest.mark.parametrize(("number", "attempt"), parameters("tpch", 2))
-def test_tpch(number: int, attempt: int, everywhere: Federation) -> None:
-    check("tpch", number, attempt, everywhere)
+def test_tpch(number: int, attempt: int, tpch: Federation) -> None:
+    check("tpch", number, attempt, tpch)
+
+
+@pytest.mark.parametrize(("number", "attempt"), parameters("tpcds", 1))
+def test_tpcds(number: int, attempt: int, tpcds: Federation) -> None:
+    check("tpcds", number, attempt, tpcds)
+
+
+@pytest.mark.parametrize("number", [3, 7, 42, 72, 98])
+def test_such_queries_do_go_there(number: int, tpcds: Federation) -> None:
+    placed = place("tpcds", number, 0, tpcds.homes)
+    assert tpcds.connection.analyze(placed.sql).metrics()["engine"] is not None
 
 
 VALUES = """
