@@ -194,6 +194,10 @@ class ServeSettings(_Frozen):
         return self
 
 
+ENGINE = "engine:spark"
+"""What the other engine is called beside the sources: a source's name is an identifier."""
+
+
 class EngineSettings(_Frozen):
     """What joins and groups what the sources have sent.
 
@@ -222,6 +226,24 @@ class EngineSettings(_Frozen):
         if self.kind == "spark" and (self.url is None or self.stage is None):
             raise ValueError("an engine of the kind spark needs url and stage")
         return self
+
+    def as_source(self) -> DatabricksSettings:
+        """A Spark Connect server as the sources know one.
+
+        :raises ConfigError: where the secret that the address is in cannot be read.
+        """
+        assert self.url is not None
+        host = urllib.parse.urlsplit(self.url.reveal()).hostname
+        return DatabricksSettings.model_validate(
+            {
+                "kind": "databricks",
+                "transport": "spark_connect",
+                "host": f"https://{host}",
+                "token": "unused",
+                "options": {"uri": self.url},
+                "locality": self.locality,
+            }
+        )
 
 
 class PricingSettings(_Frozen):
@@ -713,6 +735,16 @@ class Settings(_Frozen):
     serve: ServeSettings = ServeSettings()
     engine: EngineSettings = EngineSettings()
     sources: dict[str, SourceSettings] = {}
+
+    @property
+    def systems(self) -> Mapping[str, SourceSettings]:
+        """All that may be dialled: the sources, and the other engine where there is one.
+
+        :raises ConfigError: where the secret that the engine's address is in cannot be read.
+        """
+        if self.engine.kind == "duckdb":
+            return self.sources
+        return {**self.sources, ENGINE: self.engine.as_source()}
 
     @model_validator(mode="after")
     def _budgets_are_kept(self) -> Settings:

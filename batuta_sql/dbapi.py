@@ -263,7 +263,9 @@ class Connection:
     def check(self) -> list[SourceCheck]:
         """Asks every source for its tables, all at once; a failure is part of the answer."""
         self._check_open()
-        return check_sources(self._session.sources, self._gate)
+        found = check_sources(self._session.sources, self._gate)
+        elsewhere = self._session.elsewhere
+        return found if elsewhere is None else [*found, elsewhere.check()]
 
     def _read_profile(self) -> None:
         known = read(self._profile_file)

@@ -119,10 +119,10 @@ def ways_of(settings: Settings) -> tuple[list[Forward], list[str]]:
     from batuta_sql.guards.locality import endpoints
     from batuta_sql.guards.tiers import TierGate
 
-    gate = TierGate(settings.tier, settings.sources)
+    gate = TierGate(settings.tier, settings.systems)
     forwards: dict[tuple[str, int], Forward] = {}
     keep: list[str] = []
-    for name, source in settings.sources.items():
+    for name, source in gate.sources.items():
         if not gate.allows(name):
             continue
         for endpoint in endpoints(source):

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,21 +23,16 @@ import duckdb
 import pyarrow.parquet as pq
 
 from batuta_sql.catalog.catalog import Catalog
-from batuta_sql.config import (
-    CostSettings,
-    DatabricksSettings,
-    EngineSettings,
-    Settings,
-    SourceSettings,
-)
+from batuta_sql.config import ENGINE, CostSettings, Settings, SourceSettings
 from batuta_sql.costing import Costing, QueryCost
 from batuta_sql.engines.duckdb import quote
-from batuta_sql.errors import OperationalError
+from batuta_sql.errors import Error, OperationalError
 from batuta_sql.exchange.fetch import Stop
 from batuta_sql.exchange.result_cache import ResultCache
 from batuta_sql.execution import Execution
 from batuta_sql.guards.locality import whereabouts
 from batuta_sql.guards.tiers import TierGate
+from batuta_sql.health import SourceCheck
 from batuta_sql.labels import Labels
 from batuta_sql.plan.placement import Placed, place
 from batuta_sql.plan.relational import (
@@ -51,14 +49,12 @@ from batuta_sql.plan.relational import (
 from batuta_sql.plan.site import ColumnInfo, Statistics, TableInfo
 from batuta_sql.plan.unparse import Delivery
 from batuta_sql.session import Session
+from batuta_sql.sources.base import FragmentQuery
 from batuta_sql.sources.registry import make_source
 from batuta_sql.units import size
 
 if TYPE_CHECKING:
     from batuta_sql.exchange.fetch import FetchMetrics
-
-NAME = "engine:spark"
-"""No source can be called so: a source's name is an identifier."""
 
 _TYPES = frozenset({"BOOLEAN", "SMALLINT", "INTEGER", "BIGINT", "DOUBLE", "VARCHAR", "DATE"})
 """That Parquet takes there and back as they are; decimals too."""
@@ -77,18 +73,18 @@ class Elsewhere:
 
     def __init__(self, settings: Settings, session: Session) -> None:
         self.settings = settings.engine
-        own = _as_source(settings.engine)
-        gate = TierGate(settings.tier, {NAME: own})
-        gate.check(NAME)
+        own = settings.systems[ENGINE]
+        self._gate = gate = TierGate(settings.tier, {ENGINE: own})
+        gate.check(ENGINE)
         self.is_local = whereabouts(own).locality == "local"
-        source = make_source(NAME, own)
-        sources: dict[str, SourceSettings] = {NAME: own}
+        source = make_source(ENGINE, own)
+        sources: dict[str, SourceSettings] = {ENGINE: own}
         free = CostSettings(estimate="priced", history=False)
         self.session = replace(
             session,
-            catalog=Catalog({NAME: source}, settings.catalog_ttl, gate.check),
+            catalog=Catalog({ENGINE: source}, settings.catalog_ttl, gate.check),
             settings=settings.model_copy(update={"sources": sources, "cost": free}),
-            costing=Costing({NAME: source}, sources, free, None),
+            costing=Costing({ENGINE: source}, sources, free, None),
             rates={},
             governors={},
             results=ResultCache(0, {}),
@@ -100,6 +96,33 @@ class Elsewhere:
         if self.settings.from_bytes is not None:
             return int(self.settings.from_bytes)
         return self.session.engine.memory_limit_bytes()
+
+    def check(self) -> SourceCheck:
+        """Whether the server answers, and the folder can be written to."""
+        place = self._gate.whereabouts_of(ENGINE)
+        started = time.perf_counter()
+        error = self._fault()
+        seconds = time.perf_counter() - started
+        return SourceCheck(
+            ENGINE, "spark", place.locality, place.reason, seconds=seconds, error=error
+        )
+
+    def _fault(self) -> str | None:
+        assert self.settings.stage is not None
+        folder = Path(self.settings.stage)
+        if not any(os.access(f, os.W_OK) for f in (folder, folder.parent)):
+            return f"{folder} cannot be written to"
+        ask = FragmentQuery("SELECT 1 AS a", (("a", "INTEGER"),))
+        try:
+            with (
+                closing(self.session.sources[ENGINE].open()) as snapshot,
+                closing(snapshot.read(ask)) as rows,
+            ):
+                for _ in rows:
+                    pass
+        except Error as error:
+            return error.message
+        return None
 
     def second_stage(self, cursor: duckdb.DuckDBPyConnection, stop: Stop, sql: str) -> SecondStage:
         """For one query.
@@ -218,7 +241,7 @@ class SecondStage:
         self._folder = Path(self.elsewhere.settings.stage) / f"batuta-{uuid.uuid4().hex}"
         tables = {
             name: TableInfo(
-                source=NAME,
+                source=ENGINE,
                 path=("parquet", str(self._folder / f"{name}.parquet")),
                 columns=columns,
                 kind="staged",
@@ -261,7 +284,7 @@ class SecondStage:
         except OSError as error:
             raise OperationalError(
                 f"what is to be joined cannot be staged: {error}",
-                source=NAME,
+                source=ENGINE,
                 hint="engine.stage is a folder that the engine reads too",
             ) from None
 
@@ -281,29 +304,6 @@ class SecondStage:
     def drop_spilled(self) -> None:
         if self.execution is not None:
             self.execution.drop_spilled()
-
-
-def _as_source(settings: EngineSettings) -> DatabricksSettings:
-    """A Spark Connect server as the sources know one."""
-    return DatabricksSettings.model_validate(
-        {
-            "kind": "databricks",
-            "transport": "spark_connect",
-            "host": "https://spark.invalid",
-            "token": "unused",
-            "options": {"uri": settings.url},
-            "locality": settings.locality or _locality(settings),
-        }
-    )
-
-
-def _locality(settings: EngineSettings) -> str:
-    from batuta_sql.guards.locality import Endpoint, of_endpoint
-
-    assert settings.url is not None
-    address = settings.url.reveal().partition("://")[2].split("/")[0]
-    host, _, port = address.rpartition(":")
-    return of_endpoint(Endpoint(host or address, int(port) if port.isdigit() else None)).locality
 
 
 def _restored(delivery: Delivery, symbols: list[str]) -> str:

@@ -41,9 +41,9 @@ def confine(settings: Settings) -> None:
 
 def needing_ip_sockets(settings: Settings) -> list[str]:
     """The sources that the tier allows and that are dialled by an address."""
-    gate = TierGate(settings.tier, settings.sources)
+    gate = TierGate(settings.tier, settings.systems)
     return [
         name
-        for name, source in settings.sources.items()
+        for name, source in gate.sources.items()
         if gate.allows(name) and any(e.socket is None for e in endpoints(source))
     ]

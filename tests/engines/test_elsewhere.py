@@ -14,9 +14,12 @@ import pyarrow as pa
 import pytest
 
 import batuta_sql
+from batuta_sql.cli.seal import ways_of
+from batuta_sql.config import load_settings
 from batuta_sql.dbapi import Connection
 from batuta_sql.demo.postgres_server import PostgresServer
 from batuta_sql.errors import ConfigError, OperationalError, TierRefused
+from batuta_sql.guards.confinement import needing_ip_sockets
 from tests.comparison import answer_of, difference
 from tests.emulators.process import Emulator
 from tests.tpc.check import check, parameters
@@ -264,6 +267,25 @@ def test_the_tier_is_asked_before_anything_is_opened(connect: Connect) -> None:
     with pytest.raises(TierRefused, match="engine:spark"):
         connect(tier="hybrid_sovereign", locality="public")
     connect(tier="hybrid_sovereign", locality="private")
+
+
+def test_doctor_asks_it_too(connect: Connect, stage: Path) -> None:
+    *_, found = connect().check()
+    assert (found.name, found.kind, found.locality) == ("engine:spark", "spark", "local")
+    assert found.error is None
+    stage.write_text("")
+    *_, found = connect(url="sc://127.0.0.1:1").check()
+    assert found.error
+
+
+def test_a_seal_leaves_a_way_to_it() -> None:
+    server = {"kind": "spark", "url": "sc://spark.example:15002", "stage": "/s", "locality": "vpc"}
+    settings = load_settings({"engine": server, "sources": {}}, tier="private_cloud")
+    forwards, _ = ways_of(settings)
+    assert ("spark.example", 15002) in {(f.name, f.port) for f in forwards}
+    local = server | {"url": "sc://127.0.0.1:15002", "locality": "local"}
+    settings = load_settings({"engine": local, "sources": {}}, tier="fully_sovereign")
+    assert needing_ip_sockets(settings) == ["engine:spark"]
 
 
 @pytest.mark.parametrize("given", ["spark", {"kind": "spark", "url": "sc://h:1"}])
