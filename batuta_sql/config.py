@@ -135,6 +135,54 @@ class SealSettings(_Frozen):
     keep: tuple[str, ...] = ()
 
 
+class OpenLineageSettings(_Frozen):
+    """Where events about queries go: to ``url``, to ``file``, or, with ``enabled`` alone, where
+    OpenLineage's own configuration says (``OPENLINEAGE_URL``, ``openlineage.yml``).
+
+    :param enabled: the default is whether ``url`` or ``file`` is given.
+    :param namespace: of the jobs.
+    :param endpoint: the path behind ``url``.
+    :param sql: whether events tell the texts of queries, and the values in them.
+    """
+
+    enabled: bool | None = None
+    namespace: Annotated[str, Field(min_length=1)] = "batuta-sql"
+    url: Annotated[str, Field(pattern=r"^https?://[^/?#]")] | None = None
+    endpoint: str = "api/v1/lineage"
+    api_key: Secret | None = None
+    file: PathText | None = None
+    sql: bool = False
+
+    @model_validator(mode="after")
+    def _one_place(self) -> OpenLineageSettings:
+        if self.url is not None and self.file is not None:
+            raise ValueError("give url or file, not both")
+        if self.url is None and self.api_key is not None:
+            raise ValueError("api_key needs a url beside it")
+        if self.url is not None and "@" in self.url.split("/")[2]:
+            raise ValueError("a user or a password does not belong into url: give api_key")
+        if self.file is not None and re.match(r"[a-z][a-z0-9+.-]+:/", self.file):
+            raise ValueError("file is a path of this machine")
+        return self
+
+    @property
+    def is_on(self) -> bool:
+        """Whether events are made at all."""
+        if self.enabled is not None:
+            return self.enabled
+        return self.url is not None or self.file is not None
+
+
+class TelemetrySettings(_Frozen):
+    """What the program's OpenTelemetry hears of queries.
+
+    :param sql: whether spans tell the texts of queries and of fragments, and the values in them.
+    """
+
+    traces: bool = False
+    sql: bool = False
+
+
 class ServedUserSettings(_Frozen):
     """A user of ``batuta-sql serve``.
 
@@ -732,6 +780,8 @@ class Settings(_Frozen):
     cost: CostSettings = CostSettings()
     labels: LabelSettings = LabelSettings()
     seal: SealSettings = SealSettings()
+    openlineage: OpenLineageSettings = OpenLineageSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     serve: ServeSettings = ServeSettings()
     engine: EngineSettings = EngineSettings()
     sources: dict[str, SourceSettings] = {}

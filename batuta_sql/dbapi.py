@@ -29,6 +29,7 @@ from batuta_sql.frontend.parser import Statement, parse
 from batuta_sql.guards.audit import AuditLog
 from batuta_sql.guards.confinement import confine
 from batuta_sql.guards.history import Run
+from batuta_sql.guards.locality import events_endpoint
 from batuta_sql.guards.tiers import TierGate
 from batuta_sql.health import SourceCheck, check_sources
 from batuta_sql.labels import KEY, ColumnLabels, TableLabels, check_label, labels_of_schema
@@ -43,6 +44,8 @@ from batuta_sql.sources.embedded import EmbeddedSource
 from batuta_sql.sources.registry import make_source
 from batuta_sql.statements import Outcome, is_show_or_describe, run_statement
 from batuta_sql.tuning import PROBES, Proposal, Tuned, measure, proposal
+from batuta_sql.watchers import watchers_of
+from batuta_sql.watching import Destination
 
 if TYPE_CHECKING:
     from batuta_sql.config import Settings
@@ -100,8 +103,14 @@ class Connection:
     def __init__(
         self, settings: Settings, confirm: Callable[[Estimate], bool] | None = None
     ) -> None:
+        self._gate = TierGate(settings.tier, settings.sources)
+        events = events_endpoint(settings.openlineage)
+        if events is not None:
+            # Before a lock that would stay.
+            self._gate.check_events(events)
         confine(settings)
         self._settings = settings
+        watchers = watchers_of(settings, self._gate)
         sources = {n: make_source(n, s) for n, s in settings.sources.items()}
         engine = DuckDBEngine(
             settings.memory_limit,
@@ -114,7 +123,6 @@ class Connection:
             for source in sources.values():
                 if value is not None and isinstance(source, EmbeddedSource):
                     source.apply_setting(f"SET GLOBAL {name} = '{value}'")
-        self._gate = TierGate(settings.tier, settings.sources)
         self._session = Session(
             engine,
             Catalog(sources, settings.catalog_ttl, self._gate.check),
@@ -123,6 +131,7 @@ class Connection:
             results=ResultCache(
                 settings.result_cache, {n: s.result_ttl for n, s in settings.sources.items()}
             ),
+            watchers=watchers,
         )
         if settings.engine.kind == "spark":
             from batuta_sql.engines.elsewhere import Elsewhere
@@ -164,6 +173,7 @@ class Connection:
         for query in running:
             query.cancel()
             query.close()
+        self._session.watchers.close()
         if self._session.elsewhere is not None:
             self._session.elsewhere.close()
         self._session.costing.close()
@@ -563,6 +573,8 @@ class Cursor:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.arraysize = 1
+        self.target: str | Path | None = None
+        """The file that the program writes the rows to, for events about the query."""
         self._outcome: Outcome | None = None
         self._query: Query | None = None
         self._plan: Plan | None = None
@@ -591,7 +603,8 @@ class Cursor:
         """
         self._check_open()
         self._finish()
-        outcome, query = run_statement(self.connection, sql, parameters)
+        into = Destination("file", str(self.target)) if self.target is not None else None
+        outcome, query = run_statement(self.connection, sql, parameters, into)
         self._outcome, self._query = outcome, query
         self._plan = Plan.of(query) if query is not None else None
         self._count = outcome.affected

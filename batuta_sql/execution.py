@@ -29,6 +29,7 @@ from batuta_sql.plan.translate import WireColumn
 from batuta_sql.plan.unparse import Delivery
 from batuta_sql.session import Session
 from batuta_sql.sources.base import Snapshot, SourceEstimate, Usage
+from batuta_sql.watching import NOT_WATCHED, QueryWatch
 
 PREFETCH_BYTES = 32 << 20
 """How far a streamed fragment runs ahead of its consumer."""
@@ -80,6 +81,7 @@ class Execution:
     :param cursor: the query's own, on which what arrives is registered.
     :param name: unique among all executions of the engine.
     :param last: whether no other attempt may follow.
+    :param watch: what hears of the fetches.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Execution:
         name: str,
         *,
         last: bool = False,
+        watch: QueryWatch = NOT_WATCHED,
     ) -> None:
         self.session = session
         self.placed = placed
@@ -108,6 +111,7 @@ class Execution:
         self._permit = permit
         self._name = name
         self._last = last
+        self._watch = watch
         self._snapshots: dict[str, Snapshot] = {}
         self._lock = threading.Lock()
         self._prefetches: list[Prefetch] = []
@@ -201,7 +205,7 @@ class Execution:
         source = self.session.sources[fragment.source]
         kept = self._kept.get(fragment.name) or self.session.results.get(fragment)
         if kept is not None:
-            fetch = Fetch(fragment, KeptSnapshot(kept), self.stop)
+            fetch = Fetch(fragment, KeptSnapshot(kept), self.stop, watch=self._watch.fetch())
             fetch.metrics.age = kept.age
         else:
             fetch = Fetch(
@@ -214,6 +218,7 @@ class Execution:
                 self._patience(reduced.asked),
                 self.session.governor(fragment.source),
                 0.0 if self.reads_in_splits else _GIVES_WAY_AFTER,
+                self._watch.fetch(),
             )
             # With keys it is another statement than the one that the source is asked about.
             told = fetch.told if reduced.keys is None else _not_about_it

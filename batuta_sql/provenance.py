@@ -33,6 +33,7 @@ from batuta_sql.labels import NO_LABELS, REST, ColumnLabels, Labels, TableLabels
 from batuta_sql.plan.lineage import Flow, Lineage, Origins, everything_of, flows_of, lineage_of
 from batuta_sql.plan.relational import LocalScan, Relation, Scan
 from batuta_sql.plan.site import TableInfo
+from batuta_sql.plan.transformations import Transformations, transformations_of
 from batuta_sql.sources.file_labels import labels_of_files, may_carry_labels
 
 if TYPE_CHECKING:
@@ -84,6 +85,11 @@ class LabelOrigin(NamedTuple):
     where: str
 
 
+def fingerprint(sql: str) -> str:
+    """SHA-256 of a text: names a query without telling what values it holds."""
+    return hashlib.sha256(sql.encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class BoundColumns:
     """A bound plan and the names and symbols of its outputs."""
@@ -125,6 +131,13 @@ class Provenance:
         local = [(n, (REST,)) for n in self._local_names(words_of(self._sql))]
         found: Origins = everything_of(self._infos.values(), local)
         return Lineage(((REST, Flow(found, found)),), found)
+
+    @cached_property
+    def transformations(self) -> Transformations:
+        """How the columns are made; for a whole text nothing is known of it."""
+        if self._bound is None:
+            return Transformations()
+        return transformations_of(self._bound.plan, self._bound.outputs, self._local_reads)
 
     def columns(self, names: Iterable[str]) -> dict[str, ColumnLineage]:
         """The lineage of the result's columns, called ``names``."""
@@ -257,7 +270,7 @@ class Provenance:
         if not self.is_labelled:
             return
         events = [
-            {"event": "declassify", **event, "query": self._fingerprint}
+            {"event": "declassify", **event, "query": fingerprint(self._sql)}
             for event in self._declassified()
         ]
         there = self._labels_of_place(into) if into is not None else NO_LABELS
@@ -271,18 +284,13 @@ class Provenance:
                     "event": "mixed",
                     "when": list(crossing.rule.when),
                     "into": sorted(crossing.into),
-                    "query": self._fingerprint,
+                    "query": fingerprint(self._sql),
                 }
             )
         if events:
             AuditLog.usual(self._settings.labels.audit_log).append(events)
         for crossing in broken:
             warnings.warn(str(crossing), LabelWarning, stacklevel=2)
-
-    @property
-    def _fingerprint(self) -> str:
-        """SHA-256 of the text: names the query without telling what values it holds."""
-        return hashlib.sha256(self._sql.encode()).hexdigest()
 
     def _declassified(self) -> Iterator[dict[str, object]]:
         """The declassifications that this query makes use of."""

@@ -58,6 +58,7 @@ from batuta_sql.plan.unparse import Delivery, Unparser
 from batuta_sql.prepared import Optimised, Prepared, key_of
 from batuta_sql.provenance import BoundColumns, Provenance
 from batuta_sql.session import Session
+from batuta_sql.watching import Destination, Ending, Written
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -81,6 +82,7 @@ class Query:
         self.number = next(_query_numbers)
         self.cursor = session.engine.cursor()
         self.stop = Stop()
+        self.watch = session.watchers.watch(statement.sql)
         self.cost = QueryCost(session.costing, statement.sql, self.stop)
         self.execution = self._execution(None, str(self.number))
         self.second: SecondStage | None = None
@@ -88,12 +90,18 @@ class Query:
         self.expected: list[Fragment] = []
         """The scans that a fallback will make, before they are made."""
         self.planning_seconds = 0.0
+        self.into: Destination | None = None
+        """Where the rows will lie, if that is known."""
+        self.written = Written()
+        self.columns: tuple[tuple[str, str], ...] = ()
+        """Names and DuckDB types of the result's columns, once they are known."""
         self._scan_numbers = itertools.count(1)
         self._local_labels = dict(session.labels)
         self._closed = False
         self._cancelled = False
         self._abandoned = False
-        self._failed = False
+        self._error: BaseException | None = None
+        self._begun = False
         self._authorised = False
         self._unknown: ProgrammingError | None = None
         self._text = statement.sql
@@ -111,7 +119,8 @@ class Query:
         started = time.perf_counter()
         try:
             self._plan()
-        except BaseException:
+        except BaseException as error:
+            self._error = error
             self.close()
             raise
         self.planning_seconds = time.perf_counter() - started
@@ -129,19 +138,22 @@ class Query:
         if known is not None and self.names.still_mean(known.tables):
             self._use(known)
             return
-        self.names.prefetch(tree, self.statement.sql)
-        parameters = Parameters(self.parameters)
-        binder = Binder(self.names, self.statement.sql, parameters)
-        # Binding may write in the tree, which is remembered with its text.
-        bound = binder.bind(tree.copy())
-        parameters.check_all_used()
+        with self.watch.step("bind"):
+            self.names.prefetch(tree, self.statement.sql)
+            parameters = Parameters(self.parameters)
+            binder = Binder(self.names, self.statement.sql, parameters)
+            # Binding may write in the tree, which is remembered with its text.
+            bound = binder.bind(tree.copy())
+            parameters.check_all_used()
         outputs = tuple((c.name, c.symbol) for c in bound.columns)
         self._bound = BoundColumns(bound.plan, outputs)
-        plan = optimise(
-            bound.plan, outputs, binder.symbols.fresh, self.session.engine.evaluate_constants
-        )
+        with self.watch.step("optimise"):
+            plan = optimise(
+                bound.plan, outputs, binder.symbols.fresh, self.session.engine.evaluate_constants
+            )
         self._optimised = Optimised(plan, outputs)
-        placed = self._placed(self._optimised)
+        with self.watch.step("place"):
+            placed = self._placed(self._optimised)
         self.execution = self._execution(placed, str(self.number))
         self._expect_scans([t for f in placed.fallbacks for t in f.tables])
         if key is not None and self.names.only_sources and not _reads_here(bound.plan):
@@ -187,6 +199,7 @@ class Query:
             self._permitted,
             name,
             last=last,
+            watch=self.watch,
         )
 
     def _use(self, known: Prepared) -> None:
@@ -355,9 +368,16 @@ class Query:
         """
         if self._authorised:
             return
-        self.provenance.authorise(into)
-        self.cost.authorise(self.execution.to_be_asked(), self.expected)
+        with self.watch.step("authorise"):
+            self.provenance.authorise(into)
+            self.cost.authorise(self.execution.to_be_asked(), self.expected)
         self._authorised = True
+
+    def begin(self) -> None:
+        """Tells those who listen that statements are sent next; once."""
+        if not self._begun:
+            self._begun = True
+            self.watch.sent(self)
 
     # --- fetch, join, deliver ------------------------------------------------------------------
 
@@ -370,16 +390,20 @@ class Query:
             raise InterfaceError("the query is closed")
         try:
             self.authorise()
-            if self.placed is None:
-                return PendingResult(
-                    self.cursor,
-                    self._text,
-                    self.parameters,
-                    several=self.statement.reason == PIVOT,
-                )
-            return PendingResult(self.cursor, self._residual())
+            self.begin()
+            with self.watch.step("run"):
+                result = self._result()
         except BaseException as error:
             raise self.failure(error) from None
+        self.columns = tuple(zip(result.columns, result.types, strict=True))
+        self.watch.delivers()
+        return result
+
+    def _result(self) -> PendingResult:
+        if self.placed is not None:
+            return PendingResult(self.cursor, self._residual())
+        several = self.statement.reason == PIVOT
+        return PendingResult(self.cursor, self._text, self.parameters, several=several)
 
     def run_into(self, words: str) -> int:
         """Runs the query as the rest of a statement: ``CREATE TABLE name AS``.
@@ -388,14 +412,18 @@ class Query:
         """
         try:
             self.authorise()
-            if self.placed is None:
-                text, values = self._text, self.parameters
-            else:
-                text, values = self._residual(), None
-            self.cursor.execute(f"{words} {text}", values or None)
-            return changed_rows(self.cursor)
+            self.begin()
+            with self.watch.step("run"):
+                if self.placed is None:
+                    text, values = self._text, self.parameters
+                else:
+                    text, values = self._residual(), None
+                self.cursor.execute(f"{words} {text}", values or None)
+                changed = changed_rows(self.cursor)
         except BaseException as error:
             raise self.failure(error) from None
+        self.written = Written(changed if changed >= 0 else None)
+        return changed
 
     def residual_sql(self, deliveries: Mapping[str, Delivery] | None = None) -> str:
         """The statement that the residual engine of this process runs.
@@ -465,7 +493,11 @@ class Query:
 
     def failure(self, error: BaseException) -> BaseException:
         """``error`` as the user should see it: a source's own words before the engine's."""
-        self._failed = True
+        told = self._told(error)
+        self._error = self._error or told
+        return told
+
+    def _told(self, error: BaseException) -> BaseException:
         if not isinstance(error, Exception):
             self.cancel()
             return error
@@ -503,6 +535,10 @@ class Query:
                     return DataError(told[1], source=run.fragment.source)
         return None
 
+    def fail(self, error: BaseException) -> None:
+        """Tells of a failure that ended what the query was for."""
+        self._error = self._error or error
+
     def record_metrics(self) -> None:
         """Copies what the fetches measured into the fragments' runs."""
         self.execution.record_metrics()
@@ -539,20 +575,29 @@ class Query:
         if self.second is not None:
             self.second.release()
         self.record_metrics()
-        self._write_down()
+        ending = self._ending()
+        self._write_down(ending)
+        self.watch.ended(self, ending, self._error)
         when_free(self.cursor, self._drop_spilled)
 
-    def _write_down(self) -> None:
+    def _ending(self) -> Ending:
+        if self._abandoned:
+            return "partial"
+        error = self._error
+        if isinstance(error, Exception) and not isinstance(error, QueryCancelled):
+            # A copy that fails cancels what still runs of it.
+            return "failed"
+        if self._cancelled:
+            return "cancelled"
+        if error is not None:
+            return "failed"
+        return "finished" if self._begun else "planned"
+
+    def _write_down(self, ending: Ending) -> None:
         """For the history: what the fragments took, and how the query ended."""
         if not self.runs:
             return
-        status: Status = "finished"
-        if self._abandoned:
-            status = "partial"
-        elif self._cancelled:
-            status = "cancelled"
-        elif self._failed:
-            status = "failed"
+        status: Status = "finished" if ending == "planned" else ending
         by_name = self.execution.taken()
         # What was kept was asked, and is written down, before.
         asked = [r.fragment for r in self.runs if r.age is None]

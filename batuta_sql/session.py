@@ -21,6 +21,7 @@ from batuta_sql.plan.site import Capabilities
 from batuta_sql.plan.text_codes import least_width
 from batuta_sql.prepared import PreparedPlans
 from batuta_sql.sources.base import LogsIn, Source, TellsLoad
+from batuta_sql.watching import NOBODY, Watchers
 
 if TYPE_CHECKING:
     from batuta_sql.config import Settings
@@ -50,6 +51,7 @@ class Session:
     """Of the sources that were measured."""
     prepared: PreparedPlans = field(default_factory=PreparedPlans)
     results: ResultCache = field(default_factory=lambda: ResultCache(0, {}))
+    watchers: Watchers = NOBODY
 
     governors: dict[str, Governor] = field(default_factory=dict)
     """By source, made when something is first read there."""

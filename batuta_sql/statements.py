@@ -24,6 +24,7 @@ from batuta_sql.provenance import words_of
 from batuta_sql.query import Query
 from batuta_sql.sources.embedded import EmbeddedSource
 from batuta_sql.typecodes import type_code
+from batuta_sql.watching import Destination
 
 if TYPE_CHECKING:
     from batuta_sql.dbapi import Connection
@@ -61,16 +62,22 @@ class Outcome:
 
 
 def run_statement(
-    connection: Connection, sql: str, parameters: ParameterValues | None
+    connection: Connection,
+    sql: str,
+    parameters: ParameterValues | None,
+    into: Destination | None = None,
 ) -> tuple[Outcome, Query | None]:
-    """Runs one statement; gives the Query where one is still running."""
+    """Runs one statement; gives the Query where one is still running.
+
+    :param into: where the rows of a query will lie, if that is known.
+    """
     special = _show_or_describe(connection, sql)
     if special is not None:
         return special, None
     statement = connection._single(sql)
     match statement.kind:
         case "query":
-            return _run_query(connection, statement, parameters)
+            return _run_query(connection, statement, parameters, into)
         case "EXPLAIN":
             return _explain(connection, statement.sql, parameters), None
         case "CREATE":
@@ -87,21 +94,28 @@ def run_statement(
 
 
 def _run_query(
-    connection: Connection, statement: Statement, parameters: ParameterValues | None
+    connection: Connection,
+    statement: Statement,
+    parameters: ParameterValues | None,
+    into: Destination | None,
 ) -> tuple[Outcome, Query | None]:
     try:
-        return _started(connection, statement, parameters)
+        return _started(connection, statement, parameters, into)
     except ProgrammingError:
         # What is remembered of a catalog may be older than the table: look again before refusing.
         if not connection._session.catalog.forget():
             raise
-        return _started(connection, statement, parameters)
+        return _started(connection, statement, parameters, into)
 
 
 def _started(
-    connection: Connection, statement: Statement, parameters: ParameterValues | None
+    connection: Connection,
+    statement: Statement,
+    parameters: ParameterValues | None,
+    into: Destination | None,
 ) -> tuple[Outcome, Query]:
     query = Query(connection._session, statement, parameters)
+    query.into = into
     connection._started(query)
     try:
         outcome = Outcome(query.run())
@@ -300,6 +314,7 @@ def _create(
     with session.engine.cursor() as engine:
         inner = parse(text, engine)[0]
     query = Query(session, inner, parameters)
+    query.into = Destination("table", name)
     kept = session.labels.get(name, TableLabels()) if tree.args.get("exists") else TableLabels()
     words = "CREATE OR REPLACE TABLE" if tree.args.get("replace") else "CREATE TABLE"
     if tree.args.get("exists"):
@@ -390,6 +405,7 @@ def _insert_query(
     with connection._session.engine.cursor() as engine:
         inner = parse(tree.expression.sql("duckdb"), engine)[0]
     query = Query(connection._session, inner, parameters)
+    query.into = Destination("table", target.name.lower())
     connection._started(query)
     try:
         words = tree.copy()

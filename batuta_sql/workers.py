@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 import time
@@ -32,8 +33,9 @@ class Workers:
         self._closed = False
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Runs ``work`` in a thread; in the caller's own after ``close``."""
+        """Runs ``work`` in another thread and the caller's context; after ``close`` here."""
         future: Future[T] = Future()
+        context = contextvars.copy_context()
         if self._closed:
             _complete(future, work)
             return future
@@ -44,7 +46,7 @@ class Workers:
                 self._threads += 1
             else:
                 self._idle = max(0, self._idle - 1)
-            self._tasks.put((work, future))
+            self._tasks.put((lambda: context.run(work), future))
         if start:
             threading.Thread(target=self._run, name="batuta-estimate", daemon=True).start()
         return future

@@ -6,6 +6,7 @@ listed in advance, so a source with 100,000 tables costs as much as one with ten
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -102,7 +103,9 @@ class Catalog:
             found = [look(item) for item in missing]
         else:
             with ThreadPoolExecutor(min(8, len(missing))) as pool:
-                found = list(pool.map(look, missing))
+                # Each in the caller's context, and none in one that another thread is in.
+                contexts = [contextvars.copy_context() for _ in missing]
+                found = list(pool.map(lambda c, item: c.run(look, item), contexts, missing))
         return {
             (source.name, path): tables[0]
             for (source, path), tables in zip(missing, found, strict=True)

@@ -201,6 +201,7 @@ class Commands:
         if dry_run:
             return self._show_plan(text, as_json=chosen == "json")
         with connection.cursor() as cursor:
+            cursor.target = target
             cursor.execute(text)
             if cursor.description is not None:
                 out.write(cursor, chosen, target, max_rows)

@@ -116,7 +116,7 @@ def ways_of(settings: Settings) -> tuple[list[Forward], list[str]]:
 
     :raises TierRefused: for a forward of the configuration that is farther than the tier allows.
     """
-    from batuta_sql.guards.locality import endpoints
+    from batuta_sql.guards.locality import endpoints, events_endpoint
     from batuta_sql.guards.tiers import TierGate
 
     gate = TierGate(settings.tier, settings.systems)
@@ -132,6 +132,12 @@ def ways_of(settings: Settings) -> tuple[list[Forward], list[str]]:
                 way = _own(endpoint.host, endpoint.port)
                 if way is not None:
                     forwards.setdefault((way.name, way.port), way)
+    events = events_endpoint(settings.openlineage)
+    if events is not None and events.host is not None and events.port is not None:
+        gate.check_events(events)
+        own = _own(events.host, events.port)
+        if own is not None:
+            forwards.setdefault((own.name, own.port), own)
     for text in settings.seal.forwards:
         way = parse_forward(text)
         gate.check_forward(text, way.target if isinstance(way.target, tuple) else None)

@@ -108,6 +108,22 @@ class Misjudged(Exception):
     """What has arrived is so far from what was thought that other statements are to be sent."""
 
 
+class FetchWatch:
+    """Hears of one fetch; this one does nothing with it."""
+
+    def begun(self, fetch: Fetch) -> None:
+        """The statement is sent next, in this thread, which is the fetch's own."""
+
+    def ended(self, fetch: Fetch, error: BaseException | None) -> None:
+        """It is over; perhaps in another thread.
+
+        :param error: what ended it early; None where it was read, or nobody wanted the rest.
+        """
+
+
+UNWATCHED = FetchWatch()
+
+
 @dataclass(eq=False)
 class Fetch:
     """One running fragment.
@@ -126,6 +142,7 @@ class Fetch:
     patience: float | None = None
     governor: Governor | None = None
     gives_way_after: float = 0.0
+    watch: FetchWatch = UNWATCHED
     least_seconds: float | None = None
     """What the source's own plan says; known a moment after the statement was sent."""
     metrics: FetchMetrics = field(default_factory=FetchMetrics)
@@ -171,14 +188,20 @@ class Fetch:
         columns = self.fragment.columns
         query = fragment_query(self.fragment, self.max_bytes, self.degree)
         self.metrics.connections = max(len(query.parts), 1)
+        self.watch.begun(self)
         try:
             reader = self.snapshot.read(query)
+        except BaseException as error:
+            self.metrics.seconds = time.perf_counter() - started
+            self.watch.ended(self, error)
+            raise
         finally:
             self.sent.set()
         try:
             schema = restored_schema(reader.schema, columns)
-        except BaseException:
+        except BaseException as error:
             reader.close()
+            self.watch.ended(self, error)
             raise
         return schema, self._restored(reader, started)
 
@@ -208,6 +231,7 @@ class Fetch:
             self.metrics.seconds = time.perf_counter() - started
             governed.close()
             reader.close()
+            self.watch.ended(self, self.error)
 
     def _governed(self, reader: FragmentReader) -> Generator[pa.RecordBatch]:
         """What is read, with rests in between where the source has others to serve."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from batuta_sql.config import Settings
 from batuta_sql.errors import SealError
 from batuta_sql.guards.egress import enforced, lock
-from batuta_sql.guards.locality import endpoints
+from batuta_sql.guards.locality import endpoints, events_endpoint
 from batuta_sql.guards.tiers import TierGate
 
 _LAUNCH = "start the program by: batuta-sql seal -- COMMAND ..."
@@ -40,10 +40,11 @@ def confine(settings: Settings) -> None:
 
 
 def needing_ip_sockets(settings: Settings) -> list[str]:
-    """The sources that the tier allows and that are dialled by an address."""
+    """What the tier allows and is dialled by an address: sources, and where events go."""
     gate = TierGate(settings.tier, settings.systems)
-    return [
+    found = [
         name
         for name, source in gate.sources.items()
         if gate.allows(name) and any(e.socket is None for e in endpoints(source))
     ]
+    return found if events_endpoint(settings.openlineage) is None else [*found, "openlineage.url"]

@@ -25,6 +25,7 @@ from batuta_sql.config import (
     HuggingFaceSettings,
     IcebergSettings,
     Locality,
+    OpenLineageSettings,
     PostgreSQLSettings,
     SnowflakeSettings,
     SourceSettings,
@@ -94,21 +95,26 @@ def endpoints(settings: SourceSettings) -> tuple[Endpoint, ...]:
         case AldSettings():
             return _of_paths([settings.path])
         case SnowflakeSettings(host=str(host)):
-            return (_of_url(host, settings.port),)
+            return (of_url(host, settings.port),)
         case SnowflakeSettings(account=str(account)):
             return (Endpoint(f"{account}.snowflakecomputing.com", 443),)
         case WorkspaceSettings():
             return _of_workspace(settings)
         case BigQuerySettings():
             dialled = [settings.endpoint or "bigquery.googleapis.com", settings.storage_address]
-            return tuple(_of_url(d) for d in dialled if d is not None)
+            return tuple(of_url(d) for d in dialled if d is not None)
         case GlueSettings():
             return _of_glue(settings)
         case HuggingFaceSettings():
-            return (_of_url(settings.endpoint or "huggingface.co"),)
+            return (of_url(settings.endpoint or "huggingface.co"),)
         case IcebergSettings():
             return _of_iceberg(settings)
     return (Endpoint(),)
+
+
+def events_endpoint(settings: OpenLineageSettings) -> Endpoint | None:
+    """The address that events about queries go to; None where the configuration names none."""
+    return of_url(settings.url) if settings.is_on and settings.url is not None else None
 
 
 # --- PostgreSQL --------------------------------------------------------------------------------
@@ -172,14 +178,14 @@ def _of_workspace(settings: WorkspaceSettings) -> tuple[Endpoint, ...]:
     """The workspace's address, and that of the ADBC driver where it has one of its own."""
     found: list[Endpoint] = []
     if settings.host is not None or settings.profile is not None:
-        found.append(_of_url(workspace_of(settings).host))
+        found.append(of_url(workspace_of(settings).host))
     if isinstance(settings, DatabricksSettings) and "uri" in settings.options:
-        found.append(_of_url(settings.options["uri"].reveal()))
+        found.append(of_url(settings.options["uri"].reveal()))
     if isinstance(settings, UnitySettings) and settings.object_stores:
         options = settings.storage_options.items()
         named = [v.reveal() for k, v in options if "endpoint" in k.lower()]
         # Else it is whatever store the catalog names.
-        found += [_of_url(n) for n in named] or [Endpoint("an object store of the catalog")]
+        found += [of_url(n) for n in named] or [Endpoint("an object store of the catalog")]
     return tuple(found) or (Endpoint(),)
 
 
@@ -195,15 +201,15 @@ def _of_iceberg(settings: IcebergSettings) -> tuple[Endpoint, ...]:
         if key == "warehouse" or not value:
             continue
         if "endpoint" in key:
-            (stores if key.startswith("s3.") else found).append(_of_url(value))
+            (stores if key.startswith("s3.") else found).append(of_url(value))
         elif "://" in value:
-            found.append(_of_url(value))
+            found.append(of_url(value))
     if settings.has_catalog and not found:
         kind, region = given.get("type"), given.get("glue.region", given.get("client.region"))
         # Without a region the driver finds one in its environment: all are as far away.
         service = {"glue": "glue", "dynamodb": "dynamodb"}.get(kind or "")
         host = f"{service}.{region or 'us-east-1'}.amazonaws.com"
-        found.append(_of_url(host) if service else Endpoint())
+        found.append(of_url(host) if service else Endpoint())
     if settings.reads_stores:
         # Without an endpoint it is whatever store the catalog or the path names.
         found += stores or [Endpoint("an object store of the catalog")]
@@ -217,9 +223,9 @@ def _of_glue(settings: GlueSettings) -> tuple[Endpoint, ...]:
     """The catalog's address and the store's: ``endpoint`` is both, unless S3 has its own."""
     region = settings.region or "us-east-1"
     options = settings.storage_options.items()
-    stores = [_of_url(v.reveal()) for k, v in options if "endpoint" in k.lower()]
+    stores = [of_url(v.reveal()) for k, v in options if "endpoint" in k.lower()]
     if settings.endpoint is not None:
-        return tuple(dict.fromkeys([_of_url(settings.endpoint), *stores]))
+        return tuple(dict.fromkeys([of_url(settings.endpoint), *stores]))
     stores = stores or [Endpoint(f"s3.{region}.amazonaws.com", 443)]
     return (Endpoint(f"glue.{region}.amazonaws.com", 443), *stores)
 
@@ -228,20 +234,21 @@ def _of_glue(settings: GlueSettings) -> tuple[Endpoint, ...]:
 
 
 def _of_paths(paths: Iterable[str | None], urls: Iterable[str] = ()) -> tuple[Endpoint, ...]:
-    named = [_of_url(u) for u in urls]
+    named = [of_url(u) for u in urls]
     for path in paths:
         if path is None or "://" not in path or path.startswith("file://"):
             continue
         scheme = path.partition("://")[0].lower()
         # The host of s3://bucket is a bucket; what is dialled is the store's own address.
         if scheme in ("http", "https"):
-            named.append(_of_url(path))
+            named.append(of_url(path))
         elif not named:
             named.append(Endpoint(f"{scheme} object store"))
     return tuple(dict.fromkeys(named))
 
 
-def _of_url(text: str, port: int | None = None) -> Endpoint:
+def of_url(text: str, port: int | None = None) -> Endpoint:
+    """The address in a URL, or in ``host:port``; ``Endpoint()`` where there is none."""
     url = text if "://" in text else f"//{text}"
     try:
         parts = urllib.parse.urlsplit(url)

@@ -50,12 +50,30 @@ class TierGate:
         """
         if target is None:
             return
-        found = of_endpoint(Endpoint(*target))
+        self._check_place(
+            f"the forward {text}",
+            Endpoint(*target),
+            "remove it from seal.forwards, or choose another tier",
+        )
+
+    def check_events(self, endpoint: Endpoint) -> None:
+        """Lets the place pass that events about queries go to, if it is no farther than the tier.
+
+        :raises TierRefused: naming it.
+        """
+        self._check_place(
+            f"events to {endpoint.host or 'where OpenLineage is configured to send them'}",
+            endpoint,
+            "write them to a file of this machine (openlineage.file), or choose another tier",
+        )
+
+    def _check_place(self, what: str, endpoint: Endpoint, hint: str) -> None:
+        found = of_endpoint(endpoint)
         if RANKS[found.locality] > RANKS[FARTHEST[self.tier]]:
             raise TierRefused(
-                f"the tier {self.tier} does not allow the forward {text}, which is"
+                f"the tier {self.tier} does not allow {what}, which is"
                 f" {found.locality} ({found.reason})",
-                hint="remove it from seal.forwards, or choose another tier",
+                hint=hint,
             )
 
     def check(self, source: str) -> None:

@@ -98,7 +98,7 @@ def lineage_of(
     :param local_tables: names of the local tables and registered frames that an expression of a
         LocalScan reads.
     """
-    analysis = _Analysis(local_tables)
+    analysis = Analysis(local_tables)
     rows = analysis.rows(plan)
     columns = tuple((name, delivered(analysis.flow(symbol), rows)) for name, symbol in outputs)
     return Lineage(columns, rows)
@@ -108,7 +108,7 @@ def flows_of(
     plan: Relation, local_tables: Callable[[Expr], Iterable[tuple[str, ...]]]
 ) -> list[tuple[Relation, Flow]]:
     """For each operator of a plan what its output depends on: all its columns, and its rows."""
-    analysis = _Analysis(local_tables)
+    analysis = Analysis(local_tables)
     analysis.rows(plan)
     found = []
     for node in plan.walk():
@@ -148,7 +148,7 @@ def delivered(flow: Flow, rows: Origins) -> Flow:
     )
 
 
-class _Analysis:
+class Analysis:
     """One walk over a plan. Symbols are unique in a query, so one table of flows serves it all."""
 
     def __init__(self, local_tables: Callable[[Expr], Iterable[tuple[str, ...]]]) -> None:
@@ -248,7 +248,7 @@ class _Analysis:
         grouping = self._touched(*(e for _, e in node.keys))
         self._enter(node.keys)
         for symbol, function in node.aggregates:
-            computed, chosen = _roles(function)
+            computed, chosen = roles(function)
             direct = self._direct_of(computed)
             if not computed:
                 # count(*): its value is the number of the rows themselves.
@@ -259,7 +259,7 @@ class _Analysis:
 
     def _of_window(self, function: Expr, rows: Origins) -> Flow:
         """Arguments are direct; what partitions, orders and filters the rows is indirect."""
-        computed, chosen = _roles(function)
+        computed, chosen = roles(function)
         direct = self._direct_of(computed)
         if not computed:
             direct |= _tables_of(rows)
@@ -308,7 +308,7 @@ def _tables_of(origins: Origins) -> Origins:
     return frozenset(o for o in origins if o.column is None)
 
 
-def _roles(function: Expr) -> tuple[frozenset[str], frozenset[str]]:
+def roles(function: Expr) -> tuple[frozenset[str], frozenset[str]]:
     """The symbols that a function's value is computed from, and those that only choose rows."""
     computed, chosen = set[str](), set[str]()
     for found in function.find_all(exp.Column):
@@ -333,4 +333,14 @@ def _chooses(node: Expr, function: Expr) -> bool:
     return False
 
 
-__all__ = ["Flow", "Lineage", "Origin", "Origins", "everything_of", "flows_of", "lineage_of"]
+__all__ = [
+    "Analysis",
+    "Flow",
+    "Lineage",
+    "Origin",
+    "Origins",
+    "everything_of",
+    "flows_of",
+    "lineage_of",
+    "roles",
+]

@@ -15,11 +15,12 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -74,6 +75,7 @@ from batuta_sql.sync.targets.base import Publication, Target
 from batuta_sql.sync.targets.delta import DeltaTarget
 from batuta_sql.sync.targets.duckdb import DuckDBTarget
 from batuta_sql.sync.targets.parquet import ParquetTarget
+from batuta_sql.watching import Destination, Written
 
 _LOOKS_AGAIN_SECONDS = 5.0
 _NO_CASTS: Mapping[str, str] = {}
@@ -216,11 +218,29 @@ class _Job:
             return self._result("unchanged", [], started, "nothing has changed since the last copy")
         self.checkpoint.begin(work.copy, work.splits)
         planned = work.planned
-        self._copy(division, planned, schema)
-        self.checkpoint.go_on("publishing")
-        assert self.checkpoint.copy is not None
-        self._publish(self.checkpoint.copy)
+        with self._told_of(query, schema):
+            self._copy(division, planned, schema)
+            self.checkpoint.go_on("publishing")
+            assert self.checkpoint.copy is not None
+            self._publish(self.checkpoint.copy)
         return self._result("copied", planned, started, work.note)
+
+    @contextmanager
+    def _told_of(self, query: Query, schema: Schema) -> Iterator[None]:
+        """Those who listen hear of the copy as of a query that is written somewhere."""
+        request = self.request
+        kind: Literal["duckdb", "file"] = "duckdb" if request.form == "duckdb" else "file"
+        copied = statement_of(request.origin)
+        query.into = Destination(kind, str(request.place), request.table, copied)
+        query.columns = tuple((c.name, c.type) for c in schema)
+        query.begin()
+        try:
+            yield
+        except BaseException as error:
+            query.fail(error)
+            raise
+        splits = self.checkpoint.splits.values()
+        query.written = Written(sum(s.rows for s in splits), sum(s.bytes for s in splits))
 
     # --- before --------------------------------------------------------------------------------
 
@@ -348,7 +368,7 @@ class _Job:
         All of it is worked out beside the copy before the checkpoint knows of it: a run that is
         interrupted has changed nothing.
         """
-        request, number = self.request, known.number + 1
+        request = self.request
         splits = [s for _, s in sorted(self.checkpoint.splits.items())]
         highest = self.target.highest(splits, request.watermark or "")
         if not all(self.target.has(s) for s in splits):
@@ -366,6 +386,18 @@ class _Job:
             all_keys = self._query(statement_of(request.origin, request.key))
             all_keys.authorise(request.place)
             all_keys.execution.see_with(rows.execution)
+        with self._told_of(rows, schema):
+            return self._copy_new_rows(known, rows, all_keys, splits, started)
+
+    def _copy_new_rows(
+        self,
+        known: CopyRecord,
+        rows: Query,
+        all_keys: Query | None,
+        splits: Sequence[SplitRecord],
+        started: float,
+    ) -> SyncResult:
+        request, number = self.request, known.number + 1
         counter = _Counter(1, 1, self.watch)
         arrived, misfits = self._staged(rows, "arrived", counter, known.casts)
         keys = self._staged(all_keys, "keys", counter)[0] if all_keys is not None else None

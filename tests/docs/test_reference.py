@@ -83,6 +83,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "`[labels]`": config.LabelSettings,
     "`[[labels.rules]]`": config.FlowRule,
     "`[[labels.declassify]]`": config.Declassification,
+    "`[openlineage]`": config.OpenLineageSettings,
+    "`[telemetry]`": config.TelemetrySettings,
     "`[seal]`": config.SealSettings,
     "`[engine]`": config.EngineSettings,
     "`[serve]`": config.ServeSettings,

@@ -111,3 +111,14 @@ def test_who_needs_ip_sockets(
     sources = {"crm": {"kind": "postgresql", "uri": uri}, "s": {"kind": "files", "path": "."}}
     settings = load_settings({"tier": "fully_sovereign", "sources": sources})
     assert needing_ip_sockets(settings) == dialled
+
+
+@pytest.mark.parametrize(
+    ("openlineage", "dialled"),
+    [({"url": "http://127.0.0.1:5000"}, ["openlineage.url"]), ({"file": "events.jsonl"}, [])],
+)
+def test_events_need_an_ip_socket_where_they_have_an_address(
+    openlineage: dict[str, str], dialled: list[str]
+) -> None:
+    settings = load_settings({"tier": "fully_sovereign", "openlineage": openlineage})
+    assert needing_ip_sockets(settings) == dialled

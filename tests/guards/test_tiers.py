@@ -191,6 +191,24 @@ def test_a_forward_is_no_way_around_the_tier(forward: str, passes: bool) -> None
             ways_of(settings)
 
 
+@pytest.mark.parametrize(
+    ("url", "passes"), [("http://10.0.0.9:5000", True), ("http://lineage.example.com", False)]
+)
+def test_the_seal_lets_events_out_where_the_tier_does(url: str, passes: bool) -> None:
+    from batuta_sql.cli.seal import ways_of
+
+    settings = load_settings({"tier": "hybrid_sovereign", "openlineage": {"url": url}})
+    if passes:
+        assert [(f.name, f.port) for f in ways_of(settings)[0]] == [("10.0.0.9", 5000)]
+        off = load_settings(
+            {"tier": "hybrid_sovereign", "openlineage": {"url": url, "enabled": False}}
+        )
+        assert ways_of(off)[0] == []
+    else:
+        with pytest.raises(TierRefused, match="does not allow events to lineage.example.com"):
+            ways_of(settings)
+
+
 def test_a_forward_that_is_none_is_an_error_of_the_configuration() -> None:
     with pytest.raises(batuta_sql.ConfigError, match="forwards"):
         load_settings({"seal": {"forwards": ["store.example.com"]}})
