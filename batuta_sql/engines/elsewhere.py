@@ -176,7 +176,7 @@ class SecondStage:
             return None
         placed = self._placed(plan, described, taken)
         if placed is None:
-            self.why = "nothing of it is proved there"
+            self.why = "a part of it, or all, is not proved there"
             return None
         self._stage(deliveries, described)
         self.placed = placed
@@ -236,7 +236,7 @@ class SecondStage:
         described: Mapping[str, tuple[ColumnInfo, ...]],
         taken: Mapping[str, FetchMetrics],
     ) -> Placed | None:
-        """The residual over staged tables; None where the engine would only give them back."""
+        """The residual over staged tables; None where the engine would only give one back."""
         assert self.elsewhere.settings.stage is not None
         self._folder = Path(self.elsewhere.settings.stage) / f"batuta-{uuid.uuid4().hex}"
         tables = {
@@ -259,7 +259,8 @@ class SecondStage:
             partial=session.reduction,
         )
         pushed = [n for n in placed.plan.walk() if isinstance(n, Exchange)]
-        if not any(isinstance(n, _SHUFFLES) for p in pushed for n in p.input.walk()):
+        # What only comes back was moved for nothing, and may have lost the order of its rows.
+        if not all(any(isinstance(n, _SHUFFLES) for n in p.input.walk()) for p in pushed):
             return None
         return _renamed(placed)
 

@@ -218,12 +218,19 @@ def test_frames_and_local_tables_are_joined_here(connect: Connect) -> None:
         ),
         (
             "SELECT id FROM crm.customer WHERE id NOT IN (SELECT customer FROM lake.orders)",
-            "nothing of it is proved there",
+            "a part of it, or all, is not proved there",
+        ),
+        (
+            # One of the deliveries would only come back.
+            "SELECT count(*) FROM crm.customer c JOIN lake.orders o ON o.customer = c.id"
+            " JOIN (SELECT 'n' || customer AS name FROM lake.orders LIMIT 5) d"
+            " ON regexp_matches(c.name, d.name)",
+            "a part of it, or all, is not proved there",
         ),
         (
             "SELECT list(c.name ORDER BY o.total) FROM crm.customer c FULL JOIN lake.orders o"
             " ON regexp_matches(c.name, o.total::VARCHAR)",
-            "nothing of it is proved there",
+            "a part of it, or all, is not proved there",
         ),
     ],
 )

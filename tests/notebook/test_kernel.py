@@ -38,7 +38,12 @@ def executed(folder: Path, *cells: str, allow_errors: bool = False) -> list[Any]
     """
     client = client_of(folder, *cells, allow_errors=allow_errors)
     client.execute(env=environment(folder))
-    return [cell.outputs for cell in client.nb.cells]
+    return [lasting(cell.outputs) for cell in client.nb.cells]
+
+
+def lasting(outputs: list[Any]) -> list[Any]:
+    """Without what was seen while a query ran, on a busy machine: it is empty afterwards."""
+    return [o for o in outputs if o.get("data", {}).get("text/html") != ""]
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -131,9 +136,9 @@ def test_an_interrupted_kernel_leaves_nothing_running(
             client.execute_cell(book.cells[4], 4)
     assert interrupt.saw_it_run
     assert left == "0"
-    (error,) = book.cells[3].outputs
+    (error,) = lasting(book.cells[3].outputs)
     assert (error.ename, error.traceback) == ("KeyboardInterrupt", ["cancelled"])
-    assert "42" in book.cells[4].outputs[0].data["text/html"]
+    assert "42" in lasting(book.cells[4].outputs)[0].data["text/html"]
 
 
 class Interrupt(threading.Thread):
@@ -187,4 +192,4 @@ def test_a_running_query_is_seen(postgres: PostgresServer, tmp_path: Path) -> No
     live, result = watching.nb.cells[2].outputs
     assert live.data["text/html"] == ""
     assert "8" in result.data["text/plain"]
-    assert len(watching.nb.cells[3].outputs) == 1
+    assert len(lasting(watching.nb.cells[3].outputs)) == 1
