@@ -10,6 +10,7 @@ comment.
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -93,6 +94,12 @@ class TableLabels:
 
     def __bool__(self) -> bool:
         return bool(self.all)
+
+
+def not_covered(labels: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """The labels that none of the patterns (``origin:*``) matches, sorted."""
+    allowed = tuple(patterns)
+    return sorted(n for n in labels if not any(fnmatch.fnmatchcase(n, p) for p in allowed))
 
 
 def check_label(label: str) -> str:

@@ -359,7 +359,7 @@ def _local_change(
     if isinstance(tree, exp.Insert) and _is_plain_query(tree):
         return _insert_query(connection, tree, target, parameters)
     if not isinstance(tree, exp.Alter):
-        _refuse_reading_elsewhere(connection, tree)
+        _refuse_reading_elsewhere(connection, tree, target)
     labels = _labels_named(connection, statement.sql)
     returns = tree.args.get("returning") is not None
     if returns and labels:
@@ -420,13 +420,16 @@ def _insert_query(
     return Outcome(affected=affected)
 
 
-def _refuse_reading_elsewhere(connection: Connection, tree: exp.Expr) -> None:
-    """A change reads local tables alone: what it read elsewhere would come without its labels."""
+def _refuse_reading_elsewhere(connection: Connection, tree: exp.Expr, target: exp.Table) -> None:
+    """A change reads local tables alone: what it read elsewhere would come without its labels.
+
+    :param target: what is changed; where it is not there, the engine says so.
+    """
     with connection._session.engine.cursor() as cursor:
         known = {t.name.lower() for t in local_tables(cursor)}
     known |= {c.alias.lower() for c in tree.find_all(exp.CTE)}
     for table in tree.find_all(exp.Table):
-        if table.sql("duckdb").partition("(")[0].lower() in _READ_NOTHING:
+        if table is target or table.sql("duckdb").partition("(")[0].lower() in _READ_NOTHING:
             continue
         if not isinstance(table.this, exp.Identifier) or table.name.lower() not in known:
             raise NotSupportedError(

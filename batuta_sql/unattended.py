@@ -6,12 +6,12 @@ is decided on the plan, before anything is sent to a source.
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batuta_sql.errors import LabelRefused
+from batuta_sql.labels import not_covered
 
 if TYPE_CHECKING:
     from batuta_sql.dbapi import Connection
@@ -35,11 +35,7 @@ class LabelGate:
         """
         :raises LabelRefused: for a label that is not allowed.
         """
-        refused = sorted(
-            label
-            for label in labels
-            if not any(fnmatch.fnmatchcase(label, pattern) for pattern in self.allowed)
-        )
+        refused = not_covered(labels, self.allowed)
         if refused:
             raise LabelRefused(
                 f"the result would carry {', '.join(refused)}, which may not go to {self.receiver}",

@@ -8,7 +8,6 @@ to compute with DuckDB's answer goes there, what is not stays here, over what co
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import os
 import shutil
 import time
@@ -26,14 +25,14 @@ from batuta_sql.catalog.catalog import Catalog
 from batuta_sql.config import ENGINE, CostSettings, Settings, SourceSettings
 from batuta_sql.costing import Costing, QueryCost
 from batuta_sql.engines.duckdb import quote
-from batuta_sql.errors import Error, OperationalError
+from batuta_sql.errors import Error, OperationalError, QueryCancelled
 from batuta_sql.exchange.fetch import Stop
 from batuta_sql.exchange.result_cache import ResultCache
 from batuta_sql.execution import Execution
 from batuta_sql.guards.locality import whereabouts
 from batuta_sql.guards.tiers import TierGate
 from batuta_sql.health import SourceCheck
-from batuta_sql.labels import Labels
+from batuta_sql.labels import Labels, not_covered
 from batuta_sql.plan.placement import Placed, place
 from batuta_sql.plan.relational import (
     Aggregate,
@@ -225,9 +224,8 @@ class SecondStage:
                     return f"{column.type} is not staged"
         settings = self.elsewhere.settings
         if not self.elsewhere.is_local:
-            for label in sorted(labels()):
-                if not any(fnmatch.fnmatchcase(label, p) for p in settings.allow_labels):
-                    return f"data labelled {label} may not go there (engine.allow_labels)"
+            for label in not_covered(labels(), settings.allow_labels):
+                return f"data labelled {label} may not go there (engine.allow_labels)"
         return ""
 
     def _placed(
@@ -279,7 +277,8 @@ class SecondStage:
                 with pq.ParquetWriter(path, reader.schema) as writer:
                     for batch in reader:
                         if self.stop:
-                            return
+                            # A part of the rows must never be joined.
+                            raise self.stop.error or QueryCancelled("the query was cancelled")
                         writer.write_batch(batch, row_group_size=_GROUP_ROWS)
                 self.bytes_staged += path.stat().st_size
         except OSError as error:

@@ -201,6 +201,12 @@ def test_what_is_made_of_nothing_but_values_is_let_in(connection: Connection, sq
     assert connection.execute(sql).rowcount > 0
 
 
+@pytest.mark.parametrize("sql", ["DELETE FROM nowhere", "UPDATE nowhere SET n = 1"])
+def test_a_table_that_is_not_there_is_said_not_to_be(connection: Connection, sql: str) -> None:
+    with pytest.raises(batuta_sql.ProgrammingError, match="nowhere does not exist"):
+        connection.execute(sql)
+
+
 def test_returning_does_not_lose_labels(connection: Connection) -> None:
     connection.execute("CREATE TABLE t AS SELECT email FROM crm.customer")
     with pytest.raises(NotSupportedError, match="labelled pii"):

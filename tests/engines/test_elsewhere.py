@@ -24,7 +24,7 @@ from tests.comparison import answer_of, difference
 from tests.emulators.process import Emulator
 from tests.tpc.check import check, parameters
 from tests.tpc.federation import Federation, connections, sources, truth_of
-from tests.tpc.placements import place
+from tests.tpc.placements import place, query_numbers
 
 Connect = Callable[..., Connection]
 
@@ -90,19 +90,18 @@ def federation(benchmark: str, server: PostgresServer, own: dict[str, Any]) -> I
 
 
 @pytest.fixture(scope="module")
-def tpch(
-    postgres: PostgresServer, spark_connect: Emulator, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Federation]:
-    own = engine(spark_connect, tmp_path_factory.mktemp("stage"))
+def own(spark_connect: Emulator, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return engine(spark_connect, tmp_path_factory.mktemp("stage"))
+
+
+@pytest.fixture(scope="module")
+def tpch(postgres: PostgresServer, own: dict[str, Any]) -> Iterator[Federation]:
     with federation("tpch", postgres, own) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def tpcds(
-    postgres: PostgresServer, spark_connect: Emulator, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Federation]:
-    own = engine(spark_connect, tmp_path_factory.mktemp("stage"))
+def tpcds(postgres: PostgresServer, own: dict[str, Any]) -> Iterator[Federation]:
     with federation("tpcds", postgres, own) as made:
         yield made
 
@@ -121,6 +120,17 @@ def test_tpcds(number: int, attempt: int, tpcds: Federation) -> None:
 def test_such_queries_do_go_there(number: int, tpcds: Federation) -> None:
     placed = place("tpcds", number, 0, tpcds.homes)
     assert tpcds.connection.analyze(placed.sql).metrics()["engine"] is not None
+
+
+def test_most_residuals_of_tpcds_go_there(tpcds: Federation) -> None:
+    """With ``-s`` it prints the figure of docs/scale.md."""
+    plans = [
+        tpcds.connection.analyze(place("tpcds", number, 0, tpcds.homes).sql)
+        for number in query_numbers("tpcds")
+    ]
+    went = sum(plan.metrics()["engine"] is not None for plan in plans)
+    print(f"{went} of {len(plans)} residuals went to the engine")
+    assert went >= 70
 
 
 VALUES = """
