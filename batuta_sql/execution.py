@@ -21,11 +21,11 @@ from batuta_sql.exchange.fetch import Fetch, FetchMetrics, Misjudged, Prefetch, 
 from batuta_sql.exchange.gather import Gathered, Gathering
 from batuta_sql.exchange.keys import with_keys
 from batuta_sql.exchange.result_cache import Kept, KeptSnapshot
+from batuta_sql.exchange.wire import decoders
 from batuta_sql.plan.cardinality import times_off
 from batuta_sql.plan.fragments import Fragment
 from batuta_sql.plan.placement import KnownRows, Placed, with_key_filters
 from batuta_sql.plan.relational import Apply, CommonScan, Exchange, Relation, With
-from batuta_sql.plan.translate import WireColumn
 from batuta_sql.plan.unparse import Delivery
 from batuta_sql.session import Session
 from batuta_sql.sources.base import Snapshot, SourceEstimate, Usage
@@ -158,8 +158,10 @@ class Execution:
     def _streamed(self, fragment: Fragment) -> dict[str, Delivery]:
         """One fragment that the residual reads once, while it arrives."""
         prefetch = self.prefetch(self.fetch(self._with_keys(fragment, {})))
-        self._cursor.register(fragment.name, prefetch.reader())
-        return {fragment.name: Delivery((fragment.name,), decoders(fragment.columns))}
+        stream = prefetch.reader()
+        self._cursor.register(fragment.name, stream)
+        decode = decoders(stream.schema, fragment.columns)
+        return {fragment.name: Delivery((fragment.name,), decode)}
 
     def _gathered(self, gathering: Gathering) -> dict[str, Delivery]:
         assert self.placed is not None
@@ -180,7 +182,7 @@ class Execution:
         if gathered.table is not None:
             self._cursor.register(name, gathered.table)
         table = name if gathered.table is not None else self._spill_name(name)
-        return Delivery((table,), decoders(gathered.fragment.columns))
+        return Delivery((table,), decoders(gathered.schema, gathered.fragment.columns))
 
     def _is_ready(self, fragment: Fragment, arrived: Mapping[str, Delivery]) -> bool:
         """Whether all keys that a fragment waits for can be known."""
@@ -386,17 +388,6 @@ class Reduced:
 
 def _not_about_it(estimate: SourceEstimate) -> None:
     return
-
-
-def decoders(columns: Sequence[tuple[str, WireColumn]]) -> dict[str, str]:
-    """The expressions that restore columns, where they need one."""
-    found: dict[str, str] = {}
-    for symbol, wire in columns:
-        if wire.decode is not None:
-            found[symbol] = wire.decode
-        elif wire.type is not None and wire.arrow is None:
-            found[symbol] = f"CAST({{}} AS {wire.type})"
-    return found
 
 
 def _is_far_off(fragment: Fragment, rows: Mapping[str, int]) -> bool:

@@ -36,7 +36,8 @@ from batuta_sql.errors import (
     QueryCancelled,
 )
 from batuta_sql.exchange.fetch import Misjudged, RunsAway, Stop
-from batuta_sql.execution import Execution, FragmentRun, decoders
+from batuta_sql.exchange.wire import decoders, planned_decoders
+from batuta_sql.execution import Execution, FragmentRun
 from batuta_sql.frontend.binder import Binder
 from batuta_sql.frontend.dotted_names import dotted_names, with_names
 from batuta_sql.frontend.expressions import Parameters, ParameterValues
@@ -347,7 +348,7 @@ class Query:
         stream = self.execution.prefetch(self.execution.fetch(fragment)).reader()
         inner = self.session.engine.lossless_cursor()
         inner.register("arrived", stream)
-        decode = decoders(fragment.columns)
+        decode = decoders(stream.schema, fragment.columns)
         restored = ", ".join(
             f"{decode.get(s, '{}').replace('{}', quote(s))} AS {quote(c.name)}" for s, c in chosen
         )
@@ -433,7 +434,8 @@ class Query:
         assert self.placed is not None
         if deliveries is None:
             deliveries = {
-                f.name: Delivery((f.name,), decoders(f.columns)) for f in self.placed.fragments
+                f.name: Delivery((f.name,), planned_decoders(f.columns))
+                for f in self.placed.fragments
             }
         return _statement(self.placed, deliveries)
 

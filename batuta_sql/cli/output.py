@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 import duckdb
 import pyarrow as pa
 
+from batuta_sql.parquet_types import check_parquet_types
+
 if TYPE_CHECKING:
     from batuta_sql.dbapi import Cursor
 
@@ -204,6 +206,7 @@ def _arrow(reader: pa.RecordBatchReader, sink: Sink, *, to_file: bool) -> None:
 def _parquet(reader: pa.RecordBatchReader, sink: Sink, *, to_file: bool) -> None:
     import pyarrow.parquet as pq
 
+    check_parquet_types(reader.schema)
     with pq.ParquetWriter(sink, reader.schema) as writer:
         for batch in reader:
             writer.write_batch(batch)

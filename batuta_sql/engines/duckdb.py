@@ -25,6 +25,7 @@ from batuta_sql.errors import (
     ProgrammingError,
     QueryCancelled,
 )
+from batuta_sql.exchange.wire import restored_in_view
 from batuta_sql.plan.site import TableInfo
 
 if TYPE_CHECKING:
@@ -141,8 +142,12 @@ class DuckDBEngine:
             if self._views.get(name) != shape:
                 cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(table.source)}.{quote(schema)}")
                 shown = ".".join(quote(p) for p in name)
+                casts = [(quote(c.name), restored_in_view(c.type)) for c in table.columns]
+                restored = ", ".join(f"{c.replace('{}', n)} AS {n}" for n, c in casts if c)
+                columns = f"* REPLACE ({restored})" if restored else "*"
                 cursor.execute(
-                    f"CREATE OR REPLACE VIEW {shown} AS SELECT * FROM temp.main.{quote(registered)}"
+                    f"CREATE OR REPLACE VIEW {shown} AS"
+                    f" SELECT {columns} FROM temp.main.{quote(registered)}"
                 )
                 self._views[name] = shape
         return name

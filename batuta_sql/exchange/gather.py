@@ -25,9 +25,13 @@ Spill = Callable[[str, pa.RecordBatchReader], None]
 
 @dataclass
 class Gathered:
-    """A fragment's whole result: a table in memory, or None where the engine holds it."""
+    """A fragment's whole result: a table in memory, or None where the engine holds it.
+
+    :param schema: as it has arrived.
+    """
 
     fragment: Fragment
+    schema: pa.Schema
     table: pa.Table | None
 
 
@@ -117,8 +121,8 @@ class Gathering:
             if size > self._memory:
                 stream = pa.RecordBatchReader.from_batches(schema, _chained(held, batches))
                 self._spill(fetch.fragment.name, stream)
-                return Gathered(fetch.fragment, None)
-        return Gathered(fetch.fragment, pa.Table.from_batches(held, schema))
+                return Gathered(fetch.fragment, schema, None)
+        return Gathered(fetch.fragment, schema, pa.Table.from_batches(held, schema))
 
 
 def _chained(

@@ -12,6 +12,9 @@ import pyarrow as pa
 from batuta_sql.errors import DataError, InternalError
 from batuta_sql.plan.translate import WireColumn
 
+_DUCKDB_TYPE = b"batuta.duckdb_type"
+"""A field's metadata: the type that DuckDB would not see."""
+
 _POSTGRESQL_EPOCH_DAYS = 10_957
 _POSTGRESQL_EPOCH_MICROS = 946_684_800_000_000
 _INT32_MAX, _INT64_MAX = 2**31 - 1, 2**63 - 1
@@ -34,16 +37,61 @@ def restore(batch: pa.RecordBatch, columns: Sequence[tuple[str, WireColumn]]) ->
 
 def restored_schema(schema: pa.Schema, columns: Sequence[tuple[str, WireColumn]]) -> pa.Schema:
     """The schema of restored batches."""
+    # pa.array([], type) knows neither unions nor what extends a type within another.
     empty = pa.RecordBatch.from_arrays(
-        [_empty(f.type) for f in schema], schema=pa.schema(list(schema))
+        [pa.nulls(0, f.type) for f in schema], schema=pa.schema(list(schema))
     )
     return restore(empty, columns).schema
 
 
-def _empty(type_: pa.DataType) -> pa.Array:
-    if isinstance(type_, pa.BaseExtensionType):
-        return pa.ExtensionArray.from_storage(type_, pa.array([], type_.storage_type))
-    return pa.array([], type_)
+def with_duckdb_types(schema: pa.Schema, types: Sequence[str]) -> pa.Schema:
+    """``schema`` with the types of columns that Arrow cannot tell DuckDB: enums, tuples.
+
+    :param types: the DuckDB types of all columns.
+    """
+    fields = [
+        field.with_metadata({**(field.metadata or {}), _DUCKDB_TYPE: type_.encode()})
+        if _is_lost(type_)
+        else field
+        for field, type_ in zip(schema, types, strict=True)
+    ]
+    return pa.schema(fields, schema.metadata)
+
+
+def decoders(schema: pa.Schema, columns: Sequence[tuple[str, WireColumn]]) -> dict[str, str]:
+    """The expressions that restore columns as DuckDB reads them, where they need one.
+
+    :param schema: of the restored batches.
+    """
+    found = planned_decoders(columns)
+    for field in schema:
+        type_ = (field.metadata or {}).get(_DUCKDB_TYPE)
+        if type_ is not None:
+            found[field.name] = f"CAST({found.get(field.name, '{}')} AS {type_.decode()})"
+    return found
+
+
+def planned_decoders(columns: Sequence[tuple[str, WireColumn]]) -> dict[str, str]:
+    """The expressions that restore columns, as far as they are known before anything arrives."""
+    found: dict[str, str] = {}
+    for symbol, wire in columns:
+        if wire.decode is not None:
+            found[symbol] = wire.decode
+        elif wire.type is not None and wire.arrow is None:
+            found[symbol] = f"CAST({{}} AS {wire.type})"
+    return found
+
+
+def restored_in_view(type_: str) -> str | None:
+    """The expression that makes a column of ``type_``, ``{}`` standing for what DuckDB reads of
+    its Arrow array; None where that is the same.
+    """
+    return f"CAST({{}} AS {type_})" if _is_lost(type_) else None
+
+
+def _is_lost(type_: str) -> bool:
+    """Whether DuckDB reads another type from the Arrow array that it has written."""
+    return "ENUM(" in type_ or "TUPLE(" in type_
 
 
 def _restore(array: pa.Array, form: str | None) -> pa.Array:

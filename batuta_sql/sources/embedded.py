@@ -27,6 +27,7 @@ from batuta_sql.engines.duckdb import (
     stream_error,
 )
 from batuta_sql.errors import Error, OperationalError, QueryCancelled
+from batuta_sql.exchange.wire import with_duckdb_types
 from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import DuckDBTranslator, quoted_table
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
@@ -214,8 +215,10 @@ class EmbeddedSnapshot:
                 self._starting.add(cursor)
             self._source.prepare(cursor, query)
             self._check()
-            stream = cursor.sql(query.sql).to_arrow_reader(_BATCH_ROWS)
-            reader = EmbeddedReader(self._source, stream, cursor, self._forget)
+            relation = cursor.sql(query.sql)
+            stream = relation.to_arrow_reader(_BATCH_ROWS)
+            schema = with_duckdb_types(stream.schema, [str(t) for t in relation.types])
+            reader = EmbeddedReader(self._source, stream, schema, cursor, self._forget)
             with self._changed:
                 self._check()
                 self._readers.add(reader)
@@ -272,20 +275,18 @@ class EmbeddedReader:
         self,
         source: EmbeddedSource,
         reader: pa.RecordBatchReader,
+        schema: pa.Schema,
         cursor: duckdb.DuckDBPyConnection,
         release: Callable[[EmbeddedReader], None],
     ) -> None:
         self._source = source
         self._reader = reader
+        self.schema = schema
         self._cursor = cursor
         self._release = release
         self._busy = threading.Lock()
         self._open = True
         self._cancelled = False
-
-    @property
-    def schema(self) -> pa.Schema:
-        return self._reader.schema
 
     def __iter__(self) -> EmbeddedReader:
         return self

@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batuta_sql.parquet_types import check_parquet_types
+
 _ROW_GROUP_ROWS = 122_880
 """DuckDB's own: a reader's unit of work."""
 _ROW_GROUP_BYTES = 64 << 20
@@ -47,6 +49,7 @@ class SplitWriter:
         self._rows = 0
 
     def __enter__(self) -> SplitWriter:
+        check_parquet_types(self._schema)
         self._file = self._partial.open("wb")
         try:
             self._sink = _Digested(self._file)

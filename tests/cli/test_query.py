@@ -77,6 +77,13 @@ def test_arrow_and_parquet_through_a_pipe(batuta: Command) -> None:
     assert table.column("n").to_pylist() == list(range(250_000))
 
 
+def test_what_parquet_has_no_type_for_is_said_in_words(batuta: Command) -> None:
+    done = batuta("query", "SELECT INTERVAL 1 DAY AS d", "--format", "parquet")
+    assert done.returncode == 1
+    assert b'Parquet has no type for the column "d"' in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("suffix", ["csv", "json", "arrow", "parquet"])
 def test_a_file_gets_its_format_from_its_name(suffix: str, batuta: Command, tmp_path: Path) -> None:
     target = tmp_path / f"out.{suffix}"

@@ -512,3 +512,13 @@ def test_a_dry_run_copies_nothing(connect: Connect, tmp_path: Path) -> None:
 def test_an_unknown_table(connect: Connect, tmp_path: Path) -> None:
     with pytest.raises(Error, match="nothing"):
         connect().sync("crm.nothing", tmp_path / "orders")
+
+
+@pytest.mark.parametrize("form", ["parquet", "duckdb", "ald"])
+@pytest.mark.parametrize("value", ["INTERVAL 1 DAY", "union_value(k := 1)"])
+def test_a_type_that_cannot_be_kept_is_refused_by_its_column(
+    connect: Connect, tmp_path: Path, form: str, value: str
+) -> None:
+    query = f'SELECT id, {value} AS "how long" FROM crm.orders'
+    with pytest.raises(NotSupportedError, match='no type for the column "how long"'):
+        connect().sync(query, tmp_path / TARGETS[form], format=form)
