@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 TPC_VENV := .cache/venv-tpc
 CONNECTORX_VENV := .cache/venv-connectorx
-EMULATORS := aws bigquery databricks snowflake spark
+EMULATORS := aws bigquery databricks pyspark snowflake spark
 EMULATOR_STAMPS := $(EMULATORS:%=.cache/venv-%/.stamp)
 BIN := $(VENV)/bin
 # Worker processes of the test run; 2 fits the smallest machine that CI has.

@@ -246,21 +246,41 @@ ENGINE = "engine:spark"
 """What the other engine is called beside the sources: a source's name is an identifier."""
 
 
+STAGE = "engine:stage"
+"""What its object store is called."""
+
+
 class EngineSettings(_Frozen):
     """What joins and groups what the sources have sent.
 
     :param kind: ``spark``: a Spark Connect server, for what is larger than this machine.
     :param url: of the server, ``sc://host:15002``.
-    :param stage: a folder that the server reads under the same path.
-    :param from_bytes: bytes that have arrived, from which on it is asked; None: ``memory_limit``.
-    :param locality: of the server and of the folder; without it told from the URL.
+    :param stage: a folder that the server reads under the same path, or the URL of one in an
+        object store, ``s3://bucket/folder``.
+    :param stage_options: credentials and endpoints of the object store, as ``storage_options`` of
+        a source.
+    :param stage_encryption: what the object store encrypts with; None: its own default.
+    :param stage_kms_key: the store's key, for ``aws:kms``.
+    :param from_bytes: bytes that have arrived, or are thought to, from which on it is asked; None:
+        ``memory_limit``.
+    :param in_place: sources whose Parquet files, Delta and Iceberg tables the server reads itself,
+        under the same paths.
+    :param usd_per_hour: what the server costs while it runs a residual; None: nothing.
+    :param bytes_per_second: of Arrow data that the server joins and groups, for the estimate.
+    :param locality: of the server and of the stage; without it told from the URL.
     :param allow_labels: labels (patterns) of data that may go to a server that is not local.
     """
 
-    kind: Literal["duckdb", "spark"] = "duckdb"
+    kind: Literal["auto", "duckdb", "spark"] = "auto"
     url: Secret | None = None
     stage: PathText | None = None
+    stage_options: dict[str, Secret] = Field(default_factory=dict)
+    stage_encryption: Literal["AES256", "aws:kms"] | None = None
+    stage_kms_key: Secret | None = None
     from_bytes: ByteSize | None = Field(default=None, ge=0)
+    in_place: tuple[str, ...] = ()
+    usd_per_hour: float | None = Field(default=None, ge=0)
+    bytes_per_second: ByteSize = Field(default=ByteSize(50_000_000), gt=0)
     locality: Locality | None = None
     allow_labels: tuple[str, ...] = ()
 
@@ -271,9 +291,27 @@ class EngineSettings(_Frozen):
 
     @model_validator(mode="after")
     def _reachable(self) -> EngineSettings:
-        if self.kind == "spark" and (self.url is None or self.stage is None):
+        if self.is_spark and (self.url is None or self.stage is None):
             raise ValueError("an engine of the kind spark needs url and stage")
         return self
+
+    @property
+    def is_spark(self) -> bool:
+        """Whether residuals may go to a Spark Connect server: by its name, or its address."""
+        return self.kind == "spark" or (self.kind == "auto" and self.url is not None)
+
+    def stage_as_source(self) -> FilesSettings | None:
+        """The object store of the stage as the sources know one; None where it is a folder."""
+        if self.stage is None or "://" not in self.stage:
+            return None
+        return FilesSettings.model_validate(
+            {
+                "kind": "files",
+                "path": self.stage,
+                "storage_options": self.stage_options,
+                "locality": self.locality,
+            }
+        )
 
     def as_source(self) -> DatabricksSettings:
         """A Spark Connect server as the sources know one.
@@ -792,9 +830,20 @@ class Settings(_Frozen):
 
         :raises ConfigError: where the secret that the engine's address is in cannot be read.
         """
-        if self.engine.kind == "duckdb":
+        if not self.engine.is_spark:
             return self.sources
-        return {**self.sources, ENGINE: self.engine.as_source()}
+        found = {**self.sources, ENGINE: self.engine.as_source()}
+        stage = self.engine.stage_as_source()
+        return found if stage is None else {**found, STAGE: stage}
+
+    @model_validator(mode="after")
+    def _engine_reads_sources(self) -> Settings:
+        for name in self.engine.in_place:
+            if name not in self.sources:
+                raise ConfigProblem(
+                    ("engine", "in_place"), f'there is no source "{name}"', "give names of sources"
+                )
+        return self
 
     @model_validator(mode="after")
     def _budgets_are_kept(self) -> Settings:

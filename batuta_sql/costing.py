@@ -213,19 +213,25 @@ class QueryCost:
 
     # --- before --------------------------------------------------------------------------------
 
-    def authorise(self, fragments: Sequence[Fragment], foreseen: Sequence[Fragment]) -> None:
+    def authorise(
+        self,
+        fragments: Sequence[Fragment],
+        foreseen: Sequence[Fragment],
+        besides: Sequence[Estimate] = (),
+    ) -> None:
         """Returns if the query may run.
 
         :param fragments: what will be sent.
         :param foreseen: the scans of a fallback, at the most.
+        :param besides: what else the query costs: another engine.
         :raises CostRefused: before anything was sent.
         """
         costing = self._costing
         charging = [f for f in (*fragments, *foreseen) if costing.charges(f.source)]
         for fragment in charging:
             self._ask(fragment)
-        if charging:
-            estimate = self._total(charging)
+        if charging or besides:
+            estimate = self._total(charging, besides)
             budgets = self._permit(estimate)
             self._reserve(fragments, budgets)
             self._sent += [f for f in fragments if f in charging]
@@ -335,8 +341,9 @@ class QueryCost:
                     return _Asked(SourceEstimate(basis=basis), Correction(), "")
         raise QueryCancelled("the query was cancelled", source=fragment.source)
 
-    def _total(self, fragments: Sequence[Fragment]) -> Estimate:
-        return total(self._costing.priced([(f, self._answer(f)) for f in fragments]))
+    def _total(self, fragments: Sequence[Fragment], besides: Sequence[Estimate] = ()) -> Estimate:
+        asked = [(f, self._answer(f)) for f in fragments]
+        return total([*self._costing.priced(asked), *besides])
 
     def estimates(self, fragments: Sequence[Fragment]) -> list[Estimate]:
         """The estimates of fragments, asked for now where they were not before."""

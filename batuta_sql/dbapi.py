@@ -133,10 +133,10 @@ class Connection:
             ),
             watchers=watchers,
         )
-        if settings.engine.kind == "spark":
-            from batuta_sql.engines.elsewhere import Elsewhere
+        if settings.engine.is_spark:
+            from batuta_sql.engines.spark import SparkEngine
 
-            self._session.elsewhere = Elsewhere(settings, self._session)
+            self._session.elsewhere = SparkEngine(settings, self._session)
         self._profile_file = Path(settings.profile_file or default_file())
         self._read_profile()
         self._lock = threading.Lock()

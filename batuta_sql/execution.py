@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
@@ -26,10 +27,14 @@ from batuta_sql.plan.cardinality import times_off
 from batuta_sql.plan.fragments import Fragment
 from batuta_sql.plan.placement import KnownRows, Placed, with_key_filters
 from batuta_sql.plan.relational import Apply, CommonScan, Exchange, Relation, With
+from batuta_sql.plan.rules.key_filters import Keyed
 from batuta_sql.plan.unparse import Delivery
 from batuta_sql.session import Session
 from batuta_sql.sources.base import Snapshot, SourceEstimate, Usage
 from batuta_sql.watching import NOT_WATCHED, QueryWatch
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 PREFETCH_BYTES = 32 << 20
 """How far a streamed fragment runs ahead of its consumer."""
@@ -42,6 +47,9 @@ _GIVES_WAY_AFTER = 5.0
 _FAR_OFF = 10.0
 _WORTH_BEGINNING_AGAIN = 200_000
 """Rows that need not be moved then; fewer arrive sooner than another statement is sent."""
+
+StageEarly = Callable[[str, duckdb.DuckDBPyRelation], "ds.Dataset | None"]
+"""Stores a delivery; None where it does not, and then nothing has been read of it."""
 
 Permit = Callable[[Placed], Placed]
 """Takes the key filters away that may not be."""
@@ -117,6 +125,10 @@ class Execution:
         self._prefetches: list[Prefetch] = []
         self._kept: dict[str, Kept] = {}
         self._spilled: list[str] = []
+        self._without: frozenset[str] = frozenset()
+        self._staged: dict[str, ds.Dataset] = {}
+        self.stage_early: StageEarly | None = None
+        """Takes what is too large for memory, where another engine is thought to join it."""
 
     # --- before --------------------------------------------------------------------------------
 
@@ -137,20 +149,33 @@ class Execution:
 
     # --- delivering ----------------------------------------------------------------------------
 
-    def deliver(self) -> dict[str, Delivery]:
-        """Fetches all fragments, and makes their rows readable on the cursor.
+    def deliver(
+        self,
+        without: frozenset[str] = frozenset(),
+        arrived: Mapping[str, Delivery] | None = None,
+        *,
+        whole: bool = False,
+    ) -> dict[str, Delivery]:
+        """Fetches the fragments, and makes their rows readable on the cursor.
 
+        :param without: the names of those that are not fetched; nobody waits for their keys.
+        :param arrived: those that are here already.
+        :param whole: whether all must be here before any is read.
         :raises Error: the first failure.
         :raises RunsAway: for a fragment that takes far longer than another way would.
         :raises Misjudged: where other statements are to be sent.
         """
         assert self.placed is not None
-        if len(self.placed.fragments) == 1 and _read_once(self.placed.plan):
-            return self._streamed(self.placed.fragments[0])
+        here = dict(arrived or {})
+        waiting = [f for f in self.placed.fragments if f.name not in without | here.keys()]
+        self._without = without
+        alone = len(self.placed.fragments) == len(waiting) == 1
+        if alone and not whole and _read_once(self.placed.plan):
+            return self._streamed(waiting[0])
         limit = max(8 << 20, min(128 << 20, self.session.engine.memory_limit_bytes() // 16))
         gathering = Gathering(self.stop, self._spill, limit)
         try:
-            return self._gathered(gathering)
+            return self._gathered(gathering, waiting, here)
         except BaseException as error:
             gathering.end(error)
             raise
@@ -163,10 +188,12 @@ class Execution:
         decode = decoders(stream.schema, fragment.columns)
         return {fragment.name: Delivery((fragment.name,), decode)}
 
-    def _gathered(self, gathering: Gathering) -> dict[str, Delivery]:
-        assert self.placed is not None
-        deliveries: dict[str, Delivery] = {}
-        waiting = list(self.placed.fragments)
+    def _gathered(
+        self, gathering: Gathering, waiting: list[Fragment], deliveries: dict[str, Delivery]
+    ) -> dict[str, Delivery]:
+        """
+        :param deliveries: what is here; the others are put there too.
+        """
         while True:
             for fragment in [f for f in waiting if self._is_ready(f, deliveries)]:
                 waiting.remove(fragment)
@@ -179,6 +206,10 @@ class Execution:
 
     def _registered(self, gathered: Gathered) -> Delivery:
         name = gathered.fragment.name
+        staged = self._staged.get(name)
+        if staged is not None:
+            self._cursor.register(name, staged)
+            return Delivery((name,), {})
         if gathered.table is not None:
             self._cursor.register(name, gathered.table)
         table = name if gathered.table is not None else self._spill_name(name)
@@ -186,12 +217,19 @@ class Execution:
 
     def _is_ready(self, fragment: Fragment, arrived: Mapping[str, Delivery]) -> bool:
         """Whether all keys that a fragment waits for can be known."""
-        keyed = self.placed.keyed.get(fragment.name) if self.placed is not None else None
+        keyed = self._keyed(fragment)
         return keyed is None or all(f.exchanges <= arrived.keys() for f in keyed.filters)
+
+    def _keyed(self, fragment: Fragment) -> Keyed | None:
+        """The keys that a fragment waits for; None: it waits for none."""
+        keyed = self.placed.keyed.get(fragment.name) if self.placed is not None else None
+        if keyed is not None and any(f.exchanges & self._without for f in keyed.filters):
+            return None
+        return keyed
 
     def _with_keys(self, fragment: Fragment, deliveries: Mapping[str, Delivery]) -> Reduced:
         """A fragment with the keys that it has waited for."""
-        keyed = self.placed.keyed.get(fragment.name) if self.placed is not None else None
+        keyed = self._keyed(fragment)
         if keyed is None:
             return Reduced(fragment, fragment)
         translator = self.session.sources[fragment.source].capabilities.translator
@@ -276,11 +314,29 @@ class Execution:
         return f"{SPILLED}{self._name}:{name}"
 
     def _spill(self, name: str, reader: pa.RecordBatchReader) -> None:
-        table = self._spill_name(name)
-        self._spilled.append(table)
         with self.session.engine.cursor() as cursor:
             cursor.register("arrived", reader)
+            if self.stage_early is not None and self._stage_early(cursor, name, reader.schema):
+                return
+            table = self._spill_name(name)
+            self._spilled.append(table)
             cursor.execute(f"CREATE TABLE {quote(table)} AS SELECT * FROM arrived")
+
+    def _stage_early(self, cursor: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema) -> bool:
+        """Gives what arrives to the engine that is thought to join it; whether it takes it."""
+        assert self.placed is not None
+        assert self.stage_early is not None
+        (fragment,) = [f for f in self.placed.fragments if f.name == name]
+        decode = decoders(schema, fragment.columns)
+        columns = ", ".join(
+            f"{decode.get(s, '{}').replace('{}', quote(s))} AS {quote(s)}"
+            for s, _ in fragment.columns
+        )
+        dataset = self.stage_early(name, cursor.sql(f"SELECT {columns} FROM arrived"))
+        if dataset is None:
+            return False
+        self._staged[name] = dataset
+        return True
 
     # --- what arrives is not what was thought --------------------------------------------------
 

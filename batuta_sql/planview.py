@@ -17,9 +17,10 @@ from batuta_sql.plan.explain import explain
 from batuta_sql.plan.fragments import Fragment
 from batuta_sql.provenance import ColumnLineage, LabelOrigin, column_lineage
 from batuta_sql.query import Query
-from batuta_sql.units import size
+from batuta_sql.units import dollars, size
 
 if TYPE_CHECKING:
+    from batuta_sql.engines.base import Foreseen, ResidualEngine
     from batuta_sql.planpage.page import Shown
 
 _FAR_OFF = 3.0
@@ -161,16 +162,7 @@ class Plan:
     def _engine_metrics(self) -> dict[str, Any] | None:
         """What another engine took of the residual; None where none was asked."""
         second = self._query.second
-        if second is None or second.execution is None:
-            return None
-        return {
-            "name": "spark",
-            "bytes_staged": second.bytes_staged,
-            "fragments": [
-                {"sql": r.fragment.sql, "rows": r.rows, "bytes": r.bytes, "seconds": r.seconds}
-                for r in second.execution.runs
-            ],
-        }
+        return second.metrics() if second is not None else None
 
     # --- labels --------------------------------------------------------------------------------
 
@@ -266,8 +258,7 @@ class Plan:
         if elsewhere is None:
             return ""
         if second is None:
-            least = size(elsewhere.from_bytes)
-            return f"\n\nResidual: on spark where {least} or more have arrived"
+            return f"\n\nResidual: {self._foreseen(elsewhere)}"
         if second.placed is None:
             return f"\n\nResidual: here, since {second.why}"
         runs = {r.fragment.name: r for r in (second.execution.runs if second.execution else ())}
@@ -279,8 +270,24 @@ class Plan:
             told = f"took {run.rows:,} rows, {run.bytes or 0:,} bytes, {run.seconds or 0:.3f} s"
             return [told]
 
-        staged = f"{size(second.bytes_staged)} staged"
-        return f"\n\nResidual: on spark, over {staged}\n{explain(second.placed, took)}"
+        over = f"{size(second.bytes_staged)} staged{self._in_place(second.foreseen)}"
+        return f"\n\nResidual: on {elsewhere.name}, over {over}\n{explain(second.placed, took)}"
+
+    def _foreseen(self, engine: ResidualEngine) -> str:
+        foreseen = self._query.foreseen
+        if not foreseen.is_likely:
+            least = size(engine.from_bytes)
+            why = f" ({foreseen.why})" if foreseen.why else ""
+            return f"on {engine.name} where {least} or more have arrived{why}"
+        price = foreseen.estimate.usd if foreseen.estimate is not None else None
+        costs = f", {dollars(price)}" if price is not None else ""
+        thought = f", over about {size(foreseen.bytes)}" if foreseen.bytes is not None else ""
+        return f"on {engine.name}{thought}{costs}{self._in_place(foreseen)}"
+
+    @staticmethod
+    def _in_place(foreseen: Foreseen) -> str:
+        names = ", ".join(sorted(foreseen.in_place))
+        return f"; it reads the files of {names} where they lie" if names else ""
 
     def _annotate(self, fragment: Fragment) -> list[str]:
         run = next((f for f in self.fragments if f.name == fragment.name), None)
@@ -307,5 +314,8 @@ class Plan:
 
 def estimate_of(query: Query) -> Estimate:
     """The estimate of a planned query."""
-    found = total(query.cost.estimates([r.fragment for r in query.runs] + query.expected))
+    engine = query.foreseen.estimate
+    besides = [engine] if engine is not None else []
+    asked = query.cost.estimates([r.fragment for r in query.runs] + query.expected)
+    found = total([*asked, *besides])
     return query.session.costing.judged(found) if found.priced else found

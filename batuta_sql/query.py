@@ -20,6 +20,7 @@ from sqlglot import exp
 
 from batuta_sql.catalog.names import NamesInReach
 from batuta_sql.costing import QueryCost
+from batuta_sql.engines.base import Foreseen
 from batuta_sql.engines.duckdb import (
     PendingResult,
     changed_rows,
@@ -64,7 +65,7 @@ from batuta_sql.watching import Destination, Ending, Written
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
-    from batuta_sql.engines.elsewhere import SecondStage
+    from batuta_sql.engines.base import ResidualRun
     from batuta_sql.engines.remote_dataset import Test
 
 
@@ -86,7 +87,7 @@ class Query:
         self.watch = session.watchers.watch(statement.sql)
         self.cost = QueryCost(session.costing, statement.sql, self.stop)
         self.execution = self._execution(None, str(self.number))
-        self.second: SecondStage | None = None
+        self.second: ResidualRun | None = None
         """The residual on another engine, where the connection has one."""
         self.expected: list[Fragment] = []
         """The scans that a fallback will make, before they are made."""
@@ -104,6 +105,7 @@ class Query:
         self._error: BaseException | None = None
         self._begun = False
         self._authorised = False
+        self._foreseen: Foreseen | None = None
         self._unknown: ProgrammingError | None = None
         self._text = statement.sql
         """What DuckDB runs where the statement has no tree."""
@@ -371,7 +373,9 @@ class Query:
             return
         with self.watch.step("authorise"):
             self.provenance.authorise(into)
-            self.cost.authorise(self.execution.to_be_asked(), self.expected)
+            foreseen = self.foreseen
+            besides = [foreseen.estimate] if foreseen.estimate is not None else []
+            self.cost.authorise(self.execution.to_be_asked(), self.expected, besides)
         self._authorised = True
 
     def begin(self) -> None:
@@ -442,17 +446,34 @@ class Query:
     def _residual(self) -> str:
         """The statement that runs here, over what has arrived."""
         deliveries = self._delivered()
-        placed = self.placed
-        assert placed is not None
-        elsewhere = self.session.elsewhere
-        if elsewhere is not None:
-            second = self.second = elsewhere.second_stage(self.cursor, self.stop, self._text)
+        second = self.second
+        if second is not None:
+            placed = self._placed_now()
             taken = self.execution.taken()
             made = second.deliver(placed, deliveries, taken, self._labels_of_all)
             if made is not None:
                 assert second.placed is not None
                 return _statement(second.placed, made)
-        return _statement(placed, deliveries)
+            # What the engine was to read by itself.
+            deliveries = self.execution.deliver(arrived=deliveries)
+        return _statement(self._placed_now(), deliveries)
+
+    def _placed_now(self) -> Placed:
+        """The plan that was carried out; keys may have been chosen anew meanwhile."""
+        assert self.placed is not None
+        return self.placed
+
+    @property
+    def foreseen(self) -> Foreseen:
+        """What is known of the engine that will run the residual, before anything is fetched."""
+        if self._foreseen is None:
+            engine, placed = self.session.elsewhere, self.placed
+            self._foreseen = (
+                engine.foresee(placed, self._labels_of_all)
+                if engine is not None and placed is not None and placed.fragments
+                else Foreseen()
+            )
+        return self._foreseen
 
     def _labels_of_all(self) -> Labels:
         """The labels of whatever the query reads."""
@@ -464,12 +485,20 @@ class Query:
     def _delivered(self) -> dict[str, Delivery]:
         """The results of the fragments; of others, where the plan turns out misjudged."""
         try:
-            return self.execution.deliver()
+            return self._deliver()
         except RunsAway as runaway:
             self._begin_again(frozenset(t.qualified_parts for t in runaway.fragment.tables))
         except Misjudged:
             self._begin_again()
-        return self.execution.deliver()
+        return self._deliver()
+
+    def _deliver(self) -> dict[str, Delivery]:
+        engine, foreseen = self.session.elsewhere, self.foreseen
+        if engine is not None:
+            self.second = engine.residual(self.cursor, self.stop, self._text, foreseen)
+            if foreseen.is_likely:
+                self.execution.stage_early = self.second.stage_early
+        return self.execution.deliver(frozenset(foreseen.in_place))
 
     def _begin_again(self, runaways: frozenset[TableKey] = frozenset()) -> None:
         """Places the query anew, by what is known now.
@@ -479,6 +508,8 @@ class Query:
         :param runaways: tables over which nothing is joined or grouped at their source.
         """
         assert self._optimised is not None
+        if self.second is not None:
+            self.second.release()
         known = self.execution.known
         self.execution.cancel()
         self.execution.release()
@@ -490,6 +521,7 @@ class Query:
         self.cost.begin_again()
         placed = self._placed(self._optimised, runaways, known)
         self.execution = self._execution(placed, f"{self.number} again", last=True)
+        self._foreseen = None
 
     # --- the end -------------------------------------------------------------------------------
 

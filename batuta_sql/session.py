@@ -25,7 +25,7 @@ from batuta_sql.watching import NOBODY, Watchers
 
 if TYPE_CHECKING:
     from batuta_sql.config import Settings
-    from batuta_sql.engines.elsewhere import Elsewhere
+    from batuta_sql.engines.base import ResidualEngine
 
 _REDUCTION: Mapping[str, Reduction | None] = {
     "auto": Reduction(),
@@ -55,7 +55,7 @@ class Session:
 
     governors: dict[str, Governor] = field(default_factory=dict)
     """By source, made when something is first read there."""
-    elsewhere: Elsewhere | None = None
+    elsewhere: ResidualEngine | None = None
     """Another engine than the one in this process; None: there is none."""
 
     def governor(self, source: str) -> Governor:

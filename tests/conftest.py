@@ -6,6 +6,8 @@ whatever happened to the tests.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +66,19 @@ def spark_connect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator
         tmp_path_factory.mktemp("spark"),
         environment={"SAIL_CATALOG__LIST": catalog, "SAIL_CATALOG__DEFAULT_CATALOG": "lab"},
     ) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def apache_spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """Apache Spark's own Spark Connect server; it needs a Java of the machine."""
+    if shutil.which("java", path="/usr/bin:/bin") is None:
+        if os.environ.get("BATUTA_REQUIRE_SPARK"):
+            pytest.fail("there is no Java on this machine, and BATUTA_REQUIRE_SPARK asks for one")
+        pytest.skip("there is no Java on this machine")
+    folder = tmp_path_factory.mktemp("apache-spark")
+    script = str(Path(__file__).parent / "emulators" / "apache_spark_process.py")
+    with running("pyspark", lambda port: [script, str(port), str(folder)], folder) as emulator:
         yield emulator
 
 

@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 from cachetools import LRUCache
 
-from batuta_sql.engines.spill_folder import SpillFolder
+from batuta_sql.engines.held_folder import SPILL, HeldFolder
 from batuta_sql.errors import (
     DataError,
     Error,
@@ -57,7 +57,7 @@ class DuckDBEngine:
         *,
         local_files: bool = True,
     ) -> None:
-        self._spill = SpillFolder() if temp_directory is None else None
+        self._spill = HeldFolder(SPILL) if temp_directory is None else None
         self.temp_directory = temp_directory or (self._spill.path if self._spill else "")
         config: dict[str, Any] = dict(ISOLATION, temp_directory=self.temp_directory)
         if memory_limit:

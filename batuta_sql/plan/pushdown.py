@@ -413,7 +413,7 @@ class PushTranslator:
         right = self._value(node.expression, environment)
         if not (is_exact(left.type) and is_exact(right.type)):
             raise NotPushable(f"arithmetic on {left.type} and {right.type}")
-        a, b = _adapted(left, right)
+        a, b = adapted(left, right)
         type_ = rule(a, b)
         if type_ is None:
             raise NotPushable(f"arithmetic on {a} and {b}")
@@ -482,7 +482,7 @@ class PushTranslator:
             columns = [p for p in parts if p.type != NULL]
             result = str(columns[0].type)
             for part in columns[1:]:
-                a, b = _adapted(Typed(columns[0].sql, result), part)
+                a, b = adapted(Typed(columns[0].sql, result), part)
                 wider = wider_exact(a, b)
                 if wider is None:
                     raise NotPushable("branches of different types")
@@ -618,7 +618,7 @@ def _exact_digits(type_: str) -> tuple[int, int] | None:
     return as_decimal(type_)
 
 
-def _adapted(left: Typed, right: Typed) -> tuple[str, str]:
+def adapted(left: Typed, right: Typed) -> tuple[str, str]:
     """The types of two numbers, after an integer literal took on the type beside it."""
     a, b = left.type or "", right.type or ""
     if is_integer(a) and is_integer(b):

@@ -174,6 +174,21 @@ class ChecksFiles(HasFiles, Protocol):
 
 
 @runtime_checkable
+class TellsParquet(Protocol):
+    """A source some of whose tables are plain Parquet files."""
+
+    def parquet_files(self, table: TableInfo) -> Sequence[str]:
+        """Paths or URLs of files whose rows together are those of a table at its version.
+
+        Each holds all columns of the table as columns of their own, under their names and with
+        their types. Empty where a table is not like that.
+
+        :raises Error: where the files cannot be told.
+        """
+        ...
+
+
+@runtime_checkable
 class KeepsResults(Protocol):
     """A source that keeps the result of a statement for some hours, in parts that never change."""
 

@@ -14,11 +14,19 @@ from dataclasses import replace
 from sqlglot import exp
 
 from batuta_sql.plan.date_parts import DatePartMethods
-from batuta_sql.plan.pushdown import PushTranslator
-from batuta_sql.plan.relational import Expr
+from batuta_sql.plan.pushdown import PushTranslator, adapted
+from batuta_sql.plan.relational import Expr, parenthesized
 from batuta_sql.plan.site import Capabilities
 from batuta_sql.plan.translate import Environment, NotPushable, Typed, WireColumn
-from batuta_sql.plan.types import decimal_parts, is_exact, is_float, is_integer, wider_exact
+from batuta_sql.plan.types import (
+    as_decimal,
+    decimal_parts,
+    is_exact,
+    is_float,
+    is_integer,
+    product_of,
+    wider_exact,
+)
 
 _SUMMED = 28
 """Digits of a decimal that is summed: the sum has ten more, 38 in all."""
@@ -119,7 +127,44 @@ class DatabricksTranslator(DatePartMethods, PushTranslator):
         raise NotPushable("integer arithmetic: without ANSI_MODE it wraps around in silence")
 
     def _mul(self, node: Expr, environment: Environment) -> Typed:
-        raise NotPushable("a product of decimals may lose digits in Databricks")
+        """Operands of w and v digits give w + v + 1 digits there, all of them where that is 38 at
+        most. DuckDB gives 18 where both have at most that, and an error for what is larger.
+
+        https://docs.databricks.com/sql/language-manual/functions/asterisksign.html
+        """
+        left = self._value(node.this, environment)
+        right = self._value(node.expression, environment)
+        value = super()._arithmetic(node, environment, product_of)
+        parts = decimal_parts(value.type or "")
+        sides = [as_decimal(t) for t in adapted(left, right)]
+        known = [s for s in sides if s is not None]
+        digits = sum(width for width, _ in known)
+        if parts is None or len(known) < 2 or digits >= 38:
+            raise NotPushable("a product of decimals that may lose digits in Databricks")
+        first, second = (
+            self.typed(parenthesized(side.sql), f"DECIMAL({width},{scale})")
+            for side, (width, scale) in zip((left, right), known, strict=True)
+        )
+        product = exp.Mul(this=first, expression=second)
+        width, scale = parts
+        if width >= digits:
+            return Typed(self.typed(product, value.type or ""), value.type)
+        return Typed(self._at_most(product, width, scale), value.type)
+
+    def _at_most(self, value: Expr, width: int, scale: int) -> Expr:
+        """``value`` as a decimal of ``width`` digits; more of them are an error in any mode."""
+        type_ = f"DECIMAL({width},{scale})"
+        limit = self.typed(exp.Literal.string("1" + "0" * (width - scale)), "DECIMAL(38,0)")
+        fits = exp.Or(
+            this=exp.Is(this=exp.Paren(this=value.copy()), expression=exp.Null()),
+            expression=exp.LT(this=exp.Abs(this=value.copy()), expression=limit),
+        )
+        said = f"a product does not fit {type_}"
+        error = exp.Anonymous(this="raise_error", expressions=[exp.Literal.string(said)])
+        return exp.Case(
+            ifs=[exp.If(this=fits, true=self.typed(value, type_))],
+            default=self.typed(error, type_),
+        )
 
     def _arithmetic(self, node: Expr, environment: Environment, rule: object) -> Typed:
         value = super()._arithmetic(node, environment, rule)  # type: ignore[arg-type]

@@ -51,7 +51,9 @@ from batuta_sql.sources.parquet_footers import MOST_FILES, is_exact, scanned_byt
 from batuta_sql.sources.parquet_layout import (
     PLAIN,
     ZONED,
+    Node,
     entry,
+    holds_as_named,
     is_other_time,
     layouts_of,
     reader_of,
@@ -235,6 +237,30 @@ class DeltaReader(EmbeddedSource):
         assert number is not None
         version = self._pinned(self._views.table(view), number)
         return [(f, version.bytes / len(version.files)) for f in version.files]
+
+    def parquet_files(self, table: TableInfo) -> Sequence[str]:
+        """The data files, where no column is mapped and none is a partition's."""
+        if table.version is None:
+            return []
+        name = self.capabilities.translator.table(table).name
+        view, number = split_version(name)
+        assert number is not None
+        version = self._pinned(self._views.table(view), number)
+        if version.partition_columns or any(c.physical != c.name for c in version.columns):
+            return []
+        self._attach_files(version)
+        types = {c.name: c.type for c in version.columns}
+        with self.cursor() as cursor:
+            layouts = self._layouts(cursor, version.files)
+        return version.files if all(holds_as_named(n, types) for n in layouts) else []
+
+    def _layouts(
+        self, cursor: duckdb.DuckDBPyConnection, paths: Sequence[str]
+    ) -> list[tuple[Node, ...]]:
+        try:
+            return list(layouts_of(cursor, paths).values()) if paths else []
+        except duckdb.Error as error:
+            raise self.error(error) from None
 
     def _groups(
         self,

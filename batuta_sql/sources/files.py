@@ -419,6 +419,23 @@ class Files(EmbeddedSource):
             except duckdb.Error as error:
                 raise self.error(error) from None
 
+    def parquet_files(self, table: TableInfo) -> Sequence[str]:
+        """The files, where all have the same columns."""
+        from batuta_sql.sources.parquet_layout import holds_as_named, layouts_of
+
+        files = self.files_of(self._views.table(self.capabilities.translator.table(table).name))
+        if files.versions() is None or files.format != "parquet" or _is_hive(files):
+            return []
+        types = {c.name: c.type for c in table.columns}
+        with self.cursor() as cursor:
+            try:
+                layouts = layouts_of(cursor, files.paths).values()
+            except duckdb.Error as error:
+                raise self.error(error) from None
+        if not all(holds_as_named(n, types) for n in layouts):
+            return []
+        return [p if is_url(p) else os.path.abspath(p) for p in files.paths]
+
     def _relation(self, cursor: duckdb.DuckDBPyConnection, files: FileSet) -> str:
         paths = "[" + ", ".join(path_literal(p) for p in files.paths) + "]"
         several = ", union_by_name = true" if len(files.paths) > 1 else ""

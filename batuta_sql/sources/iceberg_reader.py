@@ -56,7 +56,7 @@ from batuta_sql.sources.iceberg_pruning import needed_files
 from batuta_sql.sources.iceberg_scan import Group, names_in_files, scan_sql, scanned_columns
 from batuta_sql.sources.iceberg_schema import FileLayout, IcebergColumn, Reading
 from batuta_sql.sources.parquet_footers import MOST_FILES, is_exact, scanned_bytes, uses_of
-from batuta_sql.sources.parquet_layout import Node, layouts_of
+from batuta_sql.sources.parquet_layout import Node, holds_as_named, layouts_of
 from batuta_sql.sources.sizes import parsed
 
 if TYPE_CHECKING:
@@ -322,6 +322,26 @@ class IcebergReader(EmbeddedSource):
             return []
         _, snapshot = self._of_view(self.capabilities.translator.table(table).name)
         return [(file_version(snapshot, i), float(f.size)) for i, f in enumerate(snapshot.files)]
+
+    def parquet_files(self, table: TableInfo) -> Sequence[str]:
+        """The data files, where none of their rows is deleted and no column was renamed."""
+        if table.version is None or table.path not in self._shown:
+            return []
+        name, snapshot = self._of_view(self.capabilities.translator.table(table).name)
+        self._attach(name, snapshot)
+        if snapshot.positions or snapshot.equalities:
+            return []
+        if any(f.format != "PARQUET" for f in snapshot.files):
+            return []
+        types = {c.name: c.type for c in snapshot.columns}
+        ids = {c.name: c.field_id for c in snapshot.columns}
+        with self.cursor() as cursor:
+            layouts = self._file_layouts(cursor, snapshot, range(len(snapshot.files)))
+        for nodes in layouts.values():
+            known = {n.name: n.field_id for n in nodes}
+            if not holds_as_named(nodes, types) or any(known[n] != i for n, i in ids.items()):
+                return []
+        return [f.location.removeprefix("file://") for f in snapshot.files]
 
     @staticmethod
     def _has_vectors(snapshot: IcebergSnapshot) -> bool:

@@ -6,7 +6,7 @@ the files, and a type. https://duckdb.org/docs/stable/data/parquet/overview
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -69,6 +69,17 @@ def _nodes(
         number = int(field_id) if field_id is not None else None
         found.append(Node(name, number, kind or "", _nodes(rows, inner)))
     return tuple(found)
+
+
+def holds_as_named(layout: Sequence[Node], columns: Mapping[str, str]) -> bool:
+    """Whether a file has each column under its own name and type, so that any reader finds it.
+
+    :param columns: DuckDB types by name.
+    """
+    held = {n.name: n.type for n in layout if not n.children}
+    # Some readers tell no case apart.
+    unique = len({n.name.lower() for n in layout}) == len(layout)
+    return unique and all(held.get(name) == type_ for name, type_ in columns.items())
 
 
 def reader_of(paths: Iterable[str], entries: Sequence[str]) -> str:

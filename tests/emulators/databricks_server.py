@@ -134,6 +134,9 @@ class Run:
         if found := re.fullmatch(r"DESCRIBE DETAIL (.+)", sql):
             return detailed(self.cursor, found[1])
         if self.engine != "duckdb":
+            self.cursor.execute(
+                "CREATE OR REPLACE TEMP MACRO raise_error(message) AS error(message)"
+            )
             sql = sqlglot.transpile(sql, read="databricks", write="duckdb")[0]
         result = self.cursor.execute(sql)
         return result.to_arrow_table() if result.description else pa.table({})

@@ -314,6 +314,14 @@ def written(sql: str, method: str = "scalar") -> str:
         ("at = '2024-01-01 00:00:00+05'", "`at` = CAST('2024-01-01 00:00:00+05:00' AS TIMESTAMP)"),
         ("day >= TIMESTAMP '2024-01-01 00:00:00'", "`day` >= CAST('2024-01-01' AS DATE)"),
         ("d + 1", "`d` + 1"),
+        (
+            "d * d",
+            "CASE WHEN (CAST(`d` AS DECIMAL(12, 2)) * CAST(`d` AS DECIMAL(12, 2))) IS NULL OR"
+            " ABS(CAST(`d` AS DECIMAL(12, 2)) * CAST(`d` AS DECIMAL(12, 2)))"
+            " < CAST('100000000000000' AS DECIMAL(38, 0)) THEN"
+            " CAST(CAST(`d` AS DECIMAL(12, 2)) * CAST(`d` AS DECIMAL(12, 2)) AS DECIMAL(18, 4))"
+            " ELSE CAST(RAISE_ERROR('a product does not fit DECIMAL(18,4)') AS DECIMAL(18, 4)) END",
+        ),
         ("n IS NOT DISTINCT FROM 3", "`n` IS NOT DISTINCT FROM 3"),
     ],
 )
@@ -327,7 +335,8 @@ def test_what_is_sent(sql: str, sent: str) -> None:
         r"text LIKE 'a\%'",
         "n + 1",
         "-n",
-        "d * d",
+        "n * n",
+        "wide * d",
         "n / 2",
         "n // 2",
         "f + 1",

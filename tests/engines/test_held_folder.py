@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import batuta_sql
-from batuta_sql.engines.spill_folder import PREFIX
+from batuta_sql.engines.held_folder import SPILL
 
 CODE = """
 import batuta_sql, sys
@@ -31,7 +31,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def folders(place: Path) -> set[Path]:
-    return set(place.glob(f"{PREFIX}*"))
+    return set(place.glob(f"{SPILL}*"))
 
 
 def make_old(folder: Path) -> None:
@@ -84,7 +84,7 @@ def test_what_is_new_or_nobody_knows_stays(place: Path) -> None:
     (left,) = folders(place)
     process.kill()
     process.wait()
-    (place / f"{PREFIX}strange").mkdir()
-    make_old(place / f"{PREFIX}strange")
+    (place / f"{SPILL}strange").mkdir()
+    make_old(place / f"{SPILL}strange")
     with batuta_sql.connect({}):
-        assert {left, place / f"{PREFIX}strange"} <= folders(place)
+        assert {left, place / f"{SPILL}strange"} <= folders(place)

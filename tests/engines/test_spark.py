@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from batuta_sql.errors import ConfigError, OperationalError, TierRefused
 from batuta_sql.guards.confinement import needing_ip_sockets
 from tests.comparison import answer_of, difference
 from tests.emulators.process import Emulator
+from tests.engines.conftest import engine
 from tests.tpc.check import check, parameters
 from tests.tpc.federation import Federation, connections, sources, truth_of
 from tests.tpc.placements import place, query_numbers
@@ -32,20 +34,6 @@ JOINED = (
     "SELECT c.name, count(*) AS n, sum(o.total) AS total FROM crm.customer c"
     " JOIN lake.orders o ON o.customer = c.id GROUP BY c.name ORDER BY c.name"
 )
-
-
-def engine(server: Emulator, stage: Path) -> dict[str, Any]:
-    return {
-        "kind": "spark",
-        "url": f"sc://127.0.0.1:{server.port}",
-        "stage": str(stage),
-        "from_bytes": 0,
-    }
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Path:
-    return tmp_path / "stage"
 
 
 @pytest.fixture
@@ -106,6 +94,23 @@ def tpcds(postgres: PostgresServer, own: dict[str, Any]) -> Iterator[Federation]
         yield made
 
 
+@pytest.fixture(scope="module")
+def on_apache(
+    postgres: PostgresServer, apache_spark: Emulator, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Federation]]:
+    """A benchmark's tables, and Apache Spark as the engine."""
+    own = engine(apache_spark, tmp_path_factory.mktemp("stage"))
+    made: dict[str, Federation] = {}
+    with ExitStack() as cleanup:
+
+        def of(benchmark: str) -> Federation:
+            if benchmark not in made:
+                made[benchmark] = cleanup.enter_context(federation(benchmark, postgres, own))
+            return made[benchmark]
+
+        yield of
+
+
 @pytest.mark.parametrize(("number", "attempt"), parameters("tpch", 2))
 def test_tpch(number: int, attempt: int, tpch: Federation) -> None:
     check("tpch", number, attempt, tpch)
@@ -114,6 +119,26 @@ def test_tpch(number: int, attempt: int, tpch: Federation) -> None:
 @pytest.mark.parametrize(("number", "attempt"), parameters("tpcds", 1))
 def test_tpcds(number: int, attempt: int, tpcds: Federation) -> None:
     check("tpcds", number, attempt, tpcds)
+
+
+@pytest.mark.xdist_group("apache spark")
+@pytest.mark.parametrize(("number", "attempt"), parameters("tpch", 1))
+def test_tpch_on_apache_spark(
+    number: int, attempt: int, on_apache: Callable[[str], Federation]
+) -> None:
+    check("tpch", number, attempt, on_apache("tpch"))
+
+
+EVERY = int(os.environ.get("BATUTA_APACHE_SPARK_EVERY", "4"))
+"""Of TPC-DS, each query that often: 1 for all of them, in about three minutes."""
+
+
+@pytest.mark.xdist_group("apache spark")
+@pytest.mark.parametrize(("number", "attempt"), parameters("tpcds", 1)[::EVERY])
+def test_tpcds_on_apache_spark(
+    number: int, attempt: int, on_apache: Callable[[str], Federation]
+) -> None:
+    check("tpcds", number, attempt, on_apache("tpcds"))
 
 
 @pytest.mark.parametrize("number", [3, 7, 42, 72, 98])
@@ -158,6 +183,9 @@ QUERIES = [
     " JOIN lake.v b USING (i) ORDER BY ALL",
     "SELECT b.small, sum(a.i), avg(a.amount), count(DISTINCT a.t) FROM crm.v a"
     " JOIN lake.v b USING (i) GROUP BY b.small HAVING count(*) > 1 ORDER BY 1",
+    "SELECT b.small, sum(a.amount * b.amount), max(a.amount * 2), sum(a.amount * (1 - b.amount)"
+    " * (1 + a.amount)), count(a.amount * b.i) FROM crm.v a JOIN lake.v b USING (i) WHERE i < 9"
+    " GROUP BY b.small ORDER BY 1",
     "SELECT a.i // 7 AS q, a.i % 7 AS r, upper(b.t) FROM crm.v a JOIN lake.v b USING (i)"
     " WHERE b.t LIKE '%a%' OR b.day > DATE '2000-01-01' ORDER BY ALL",
 ]
@@ -165,6 +193,80 @@ QUERIES = [
 
 @pytest.mark.parametrize("sql", QUERIES)
 def test_edge_values(spark_connect: Emulator, tmp_path: Path, stage: Path, sql: str) -> None:
+    compare_edge_values(spark_connect, tmp_path, stage, sql)
+
+
+@pytest.mark.xdist_group("apache spark")
+@pytest.mark.parametrize("sql", QUERIES)
+def test_edge_values_on_apache_spark(
+    apache_spark: Emulator, tmp_path: Path, stage: Path, sql: str
+) -> None:
+    compare_edge_values(apache_spark, tmp_path, stage, sql)
+
+
+PRODUCTS = [
+    "a.d18 * b.d18",
+    "a.d18 * b.d18 * 2",
+    "sum(a.d18 * b.d18)",
+    "sum(a.d9 * b.d18)",
+    "max(a.d9 * b.d9 * a.d9)",
+    "sum(a.d18 * (1 - b.d18) * (1 + a.d9))",
+    "sum(a.i * b.d9)",
+    "min(a.d18 * -b.d30)",
+]
+
+
+def compare_products(server: Emulator, tmp_path: Path, stage: Path, value: str, low: int) -> None:
+    values = (
+        "SELECT i, (i * 107.11)::DECIMAL(18, 2) AS d18, (i * 1.001)::DECIMAL(9, 3) AS d9,"
+        " (i * 1000000.5)::DECIMAL(30, 1) AS d30 FROM"
+        f" (SELECT (range * range)::INTEGER AS i FROM range({low}, {low + 30}))"
+    )
+    sql = f"SELECT {value} AS p, count(*) FROM crm.v a JOIN lake.v b ON a.i = b.i"
+    if not value.startswith(("sum", "max", "min")):
+        sql += " GROUP BY 1 ORDER BY 1"
+    paths = {}
+    with duckdb.connect() as truth:
+        for name in ("crm", "lake"):
+            paths[name] = {"kind": "duckdb", "path": str(tmp_path / f"{name}.duckdb")}
+            with duckdb.connect(paths[name]["path"]) as made:
+                made.execute(f"CREATE TABLE v AS {values}")
+            truth.execute(f"ATTACH '{paths[name]['path']}' AS {name} (READ_ONLY)")
+        try:
+            wanted = answer_of(truth.sql(sql).to_arrow_table())
+        except duckdb.Error:
+            wanted = None
+        truth.execute("DETACH crm; DETACH lake")
+    config = {"sources": paths, "partial_aggregation": "off", "engine": engine(server, stage)}
+    with batuta_sql.connect(config) as connection:
+        cursor = connection.cursor()
+        if wanted is None:
+            with pytest.raises(batuta_sql.Error):
+                cursor.execute(sql).fetchall()
+        else:
+            got = answer_of(cursor.execute(sql).fetch_arrow_table())
+            assert used(cursor), cursor.plan
+            assert difference(got, wanted, sql) is None
+
+
+@pytest.mark.parametrize("low", [0, 60, 500])
+@pytest.mark.parametrize("value", PRODUCTS)
+def test_products_overflow_where_they_do_in_duckdb(
+    spark_connect: Emulator, tmp_path: Path, stage: Path, value: str, low: int
+) -> None:
+    compare_products(spark_connect, tmp_path, stage, value, low)
+
+
+@pytest.mark.xdist_group("apache spark")
+@pytest.mark.parametrize("low", [0, 60, 500])
+@pytest.mark.parametrize("value", PRODUCTS)
+def test_products_on_apache_spark(
+    apache_spark: Emulator, tmp_path: Path, stage: Path, value: str, low: int
+) -> None:
+    compare_products(apache_spark, tmp_path, stage, value, low)
+
+
+def compare_edge_values(server: Emulator, tmp_path: Path, stage: Path, sql: str) -> None:
     with duckdb.connect() as truth:
         paths = {}
         for name in ("crm", "lake"):
@@ -174,7 +276,7 @@ def test_edge_values(spark_connect: Emulator, tmp_path: Path, stage: Path, sql: 
             truth.execute(f"ATTACH '{paths[name]['path']}' AS {name} (READ_ONLY)")
         wanted = answer_of(truth.sql(sql).to_arrow_table())
         truth.execute("DETACH crm; DETACH lake")
-    config = {"sources": paths, "engine": engine(spark_connect, stage)}
+    config = {"sources": paths, "engine": engine(server, stage)}
     with batuta_sql.connect(config) as connection:
         cursor = connection.execute(sql)
         got = answer_of(cursor.fetch_arrow_table())
@@ -187,7 +289,7 @@ def test_edge_values(spark_connect: Emulator, tmp_path: Path, stage: Path, sql: 
 
 def test_the_plan_tells_where_it_ran(connect: Connect, stage: Path) -> None:
     connection = connect()
-    assert "Residual: on spark where 0 B or more have arrived" in connection.explain(JOINED)
+    assert "Residual: on spark, over about 123.2 kB" in connection.explain(JOINED)
     plan = connection.analyze(JOINED)
     assert "Residual: on spark, over" in str(plan)
     assert "Exchange engine:spark (ex1)" in str(plan)
@@ -290,7 +392,10 @@ def test_doctor_asks_it_too(connect: Connect, stage: Path) -> None:
     *_, found = connect().check()
     assert (found.name, found.kind, found.locality) == ("engine:spark", "spark", "local")
     assert found.error is None
+    stage.rmdir()
     stage.write_text("")
+    *_, found = connect().check()
+    assert "cannot be staged" in (found.error or "")
     *_, found = connect(url="sc://127.0.0.1:1").check()
     assert found.error
 
