@@ -210,7 +210,7 @@ class Connection:
         """How far each fragment of the running queries is; may be asked from another thread."""
         with self._lock:
             running = list(self._running)
-        return progress_of(q.execution for q in running)
+        return progress_of(e for q in running for e in q.executions)
 
     def register(self, name: str, frame: Any, labels: Sequence[str] = ()) -> None:
         """Makes a pyarrow Table, Dataset or RecordBatchReader, a pandas or Polars frame readable

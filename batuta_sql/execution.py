@@ -125,7 +125,8 @@ class Execution:
         self._prefetches: list[Prefetch] = []
         self._kept: dict[str, Kept] = {}
         self._spilled: list[str] = []
-        self._without: frozenset[str] = frozenset()
+        self.not_fetched: frozenset[str] = frozenset()
+        """The fragments whose tables another engine reads itself."""
         self._staged: dict[str, ds.Dataset] = {}
         self.stage_early: StageEarly | None = None
         """Takes what is too large for memory, where another engine is thought to join it."""
@@ -168,7 +169,7 @@ class Execution:
         assert self.placed is not None
         here = dict(arrived or {})
         waiting = [f for f in self.placed.fragments if f.name not in without | here.keys()]
-        self._without = without
+        self.not_fetched = without
         alone = len(self.placed.fragments) == len(waiting) == 1
         if alone and not whole and _read_once(self.placed.plan):
             return self._streamed(waiting[0])
@@ -223,7 +224,7 @@ class Execution:
     def _keyed(self, fragment: Fragment) -> Keyed | None:
         """The keys that a fragment waits for; None: it waits for none."""
         keyed = self.placed.keyed.get(fragment.name) if self.placed is not None else None
-        if keyed is not None and any(f.exchanges & self._without for f in keyed.filters):
+        if keyed is not None and any(f.exchanges & self.not_fetched for f in keyed.filters):
             return None
         return keyed
 
@@ -362,7 +363,8 @@ class Execution:
                 frozenset(deliveries),
             )
         )
-        running = [f for f in placed.fragments if f not in waiting and f.name not in deliveries]
+        here = deliveries.keys() | self.not_fetched
+        running = [f for f in placed.fragments if f not in waiting and f.name not in here]
         misjudged = any(_is_better(better, f, rows.get(f.name, 0)) for f in running)
         if misjudged and self.may_be_repeated:
             by_name = {f.name: f for f in placed.fragments}

@@ -49,6 +49,7 @@ def _fragments(execution: Execution) -> list[FragmentProgress]:
     return [
         _fragment(run, fetches.get(run.fragment.name, ()), slowed.get(run.fragment.source, ""))
         for run in execution.runs
+        if run.fragment.name not in execution.not_fetched
     ]
 
 

@@ -106,6 +106,8 @@ class Query:
         self._begun = False
         self._authorised = False
         self._foreseen: Foreseen | None = None
+        self._engine_usd: float | None = None
+        """What another engine may cost."""
         self._unknown: ProgrammingError | None = None
         self._text = statement.sql
         """What DuckDB runs where the statement has no tree."""
@@ -215,6 +217,12 @@ class Query:
     def placed(self) -> Placed | None:
         """The placed plan; None where the whole text runs here as it is."""
         return self.execution.placed
+
+    @property
+    def executions(self) -> list[Execution]:
+        """What fetches now: from the sources, and from another engine."""
+        second = self.second.execution if self.second is not None else None
+        return [self.execution] if second is None else [self.execution, second]
 
     @property
     def runs(self) -> list[FragmentRun]:
@@ -373,9 +381,10 @@ class Query:
             return
         with self.watch.step("authorise"):
             self.provenance.authorise(into)
-            foreseen = self.foreseen
-            besides = [foreseen.estimate] if foreseen.estimate is not None else []
+            price = self.foreseen.estimate
+            besides = [price] if price is not None else []
             self.cost.authorise(self.execution.to_be_asked(), self.expected, besides)
+            self._engine_usd = price.usd if price is not None else None
         self._authorised = True
 
     def begin(self) -> None:
@@ -455,6 +464,7 @@ class Query:
                 assert second.placed is not None
                 return _statement(second.placed, made)
             # What the engine was to read by itself.
+            self.execution.stage_early = None
             deliveries = self.execution.deliver(arrived=deliveries)
         return _statement(self._placed_now(), deliveries)
 
@@ -522,6 +532,10 @@ class Query:
         placed = self._placed(self._optimised, runaways, known)
         self.execution = self._execution(placed, f"{self.number} again", last=True)
         self._foreseen = None
+        again = self.foreseen.estimate
+        if again is not None and (again.usd or 0.0) > (self._engine_usd or 0.0):
+            # Nobody was asked for that.
+            self._foreseen = Foreseen(why="it would cost more than was asked for")
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -546,10 +560,7 @@ class Query:
             error = self.stop.error or QueryCancelled("the query was cancelled")
         if isinstance(error, Error):
             return error
-        fetches = list(self.execution.fetches)
-        if self.second is not None and self.second.execution is not None:
-            fetches += self.second.execution.fetches
-        for fetch in fetches:
+        for fetch in [f for e in self.executions for f in e.fetches]:
             if fetch.error is not None and not isinstance(fetch.error, QueryCancelled):
                 return fetch.error
         if isinstance(error, duckdb.CatalogException) and self._unknown is not None:
@@ -575,9 +586,8 @@ class Query:
 
     def record_metrics(self) -> None:
         """Copies what the fetches measured into the fragments' runs."""
-        self.execution.record_metrics()
-        if self.second is not None and self.second.execution is not None:
-            self.second.execution.record_metrics()
+        for execution in self.executions:
+            execution.record_metrics()
 
     def cancel(self) -> None:
         """Ends the query from any thread: remote statements first."""
@@ -634,7 +644,8 @@ class Query:
         status: Status = "finished" if ending == "planned" else ending
         by_name = self.execution.taken()
         # What was kept was asked, and is written down, before.
-        asked = [r.fragment for r in self.runs if r.age is None]
+        skipped = self.execution.not_fetched
+        asked = [r.fragment for r in self.runs if r.age is None and r.fragment.name not in skipped]
         took = [(f, by_name.get(f.name)) for f in asked]
         self.cost.finish(took, status)
 

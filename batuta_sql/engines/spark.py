@@ -192,14 +192,23 @@ class SparkEngine:
             return Foreseen(False, why, bytes_)
         found: dict[str, Relation] = {}
         watched: dict[tuple[str, ...], tuple[TableInfo, tuple[str, ...]]] = {}
+        wanted = self._wanted_keys(plan)
         for node in plan.plan.walk():
-            if isinstance(node, Exchange) and node.site in self.settings.in_place:
+            if not isinstance(node, Exchange) or node.site not in self.settings.in_place:
+                continue
+            if node.delivered is None and node.name not in wanted:
                 relation = in_place(node, ENGINE, sources, _is_staged)
-                if relation is not None and node.delivered is None:
+                if relation is not None:
                     found[node.name] = relation
                     watched |= watched_files(node, sources)
         estimate = self._estimate(bytes_ or 0.0)
         return Foreseen(True, "", bytes_, found, tuple(watched.values()), estimate)
+
+    def _wanted_keys(self, plan: Placed) -> set[str]:
+        """The fragments whose keys make others, of sources that are not read in place, smaller."""
+        fetched = [f.name for f in plan.fragments if f.source not in self.settings.in_place]
+        waiting = [plan.keyed[n] for n in fetched if n in plan.keyed]
+        return {name for keyed in waiting for one in keyed.filters for name in one.exchanges}
 
     def _estimate(self, bytes_: float) -> Estimate | None:
         """The price of the server's time, where it has one."""

@@ -24,7 +24,8 @@ def main() -> None:
     settings = [part for key, value in own.items() for part in ("--conf", f"{key}={value}")]
     server = "org.apache.spark.sql.connect.service.SparkConnectServer"
     command = [str(home / "bin" / "spark-submit"), "--class", server, "--name", "tests"]
-    command += ["--master", "local[2]", "--driver-memory", "2g", *settings, "spark-internal"]
+    memory = os.environ.get("BATUTA_SPARK_MEMORY", "2g")
+    command += ["--master", "local[2]", "--driver-memory", memory, *settings, "spark-internal"]
     os.environ |= {"SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1"}
     os.execv(command[0], command)
 

@@ -302,6 +302,14 @@ def test_the_plan_tells_where_it_ran(connect: Connect, stage: Path) -> None:
     assert list(stage.iterdir()) == []
 
 
+def test_its_progress_is_told_beside_that_of_the_sources(connect: Connect) -> None:
+    connection = connect()
+    cursor = connection.execute(JOINED)
+    told = {(p.source, p.state, p.rows) for p in connection.progress()}
+    assert "engine:spark" in {source for source, _, _ in told}
+    cursor.fetchall()
+
+
 def test_a_local_table_is_filled_from_there(connect: Connect) -> None:
     connection = connect()
     connection.execute(f"CREATE TABLE mine AS {JOINED}")

@@ -111,11 +111,12 @@ Connect = Callable[..., Connection]
 def connect(lakes: Path, stage: Path) -> Iterator[Connect]:
     with ExitStack() as cleanup:
 
-        def opened(server: Emulator, **settings: Any) -> Connection:
+        def opened(server: Emulator, semi_joins: str = "auto", **settings: Any) -> Connection:
             sources: dict[str, Any] = {h: source(h, lakes / h) for h in HOMES}
             sources["crm"] = {"kind": "duckdb", "path": str(lakes / "crm.duckdb")}
             own = engine(server, stage) | {"in_place": HOMES} | settings
-            return cleanup.enter_context(batuta_sql.connect({"sources": sources, "engine": own}))
+            config = {"sources": sources, "semi_joins": semi_joins, "engine": own}
+            return cleanup.enter_context(batuta_sql.connect(config))
 
         yield opened
 
@@ -171,6 +172,18 @@ def test_only_what_is_named_is_read_in_place(spark_connect: Emulator, connect: C
     assert all(f["rows"] == 300 for f in cursor.metrics["fragments"])
     with pytest.raises(ConfigError, match='there is no source "lake"'):
         connect(spark_connect, in_place=["lake"])
+
+
+def test_what_gives_keys_to_another_source_is_fetched(
+    spark_connect: Emulator, connect: Connect
+) -> None:
+    sql = "SELECT count(*), max(b.wide) FROM delta.v a JOIN crm.v b ON a.i = b.i WHERE a.t = 'a4'"
+    for semi_joins, read, rows in (("always", [], 1), ("off", ["x1"], 300)):
+        cursor = connect(spark_connect, semi_joins).execute(sql)
+        assert cursor.fetchone()[0] == 1
+        assert cursor.metrics["engine"]["in_place"] == read
+        taken = {f["source"]: f["rows"] for f in cursor.metrics["fragments"]}
+        assert taken["crm"] == rows
 
 
 def test_little_is_fetched(spark_connect: Emulator, connect: Connect) -> None:
