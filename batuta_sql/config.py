@@ -274,9 +274,9 @@ class EngineSettings(_Frozen):
     kind: Literal["auto", "duckdb", "spark"] = "auto"
     url: Secret | None = None
     stage: PathText | None = None
-    stage_options: dict[str, Secret] = Field(default_factory=dict)
+    stage_options: dict[str, Secret] = {}
     stage_encryption: Literal["AES256", "aws:kms"] | None = None
-    stage_kms_key: Secret | None = None
+    stage_kms_key: str | None = None
     from_bytes: ByteSize | None = Field(default=None, ge=0)
     in_place: tuple[str, ...] = ()
     usd_per_hour: float | None = Field(default=None, ge=0)

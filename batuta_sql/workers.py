@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextvars
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 _Task = tuple[Callable[[], Any], "Future[Any]"]
-
 
 _IDLE_SECONDS = 10.0
 
@@ -25,9 +24,11 @@ class Workers:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._tasks: deque[_Task] = deque()
+        """Those that no thread has taken yet."""
         self._idle = 0
+        """Threads that wait for a task."""
         self._threads = 0
         self._running: set[Future[Any]] = set()
         self._closed = False
@@ -39,53 +40,52 @@ class Workers:
         if self._closed:
             _complete(future, work)
             return future
-        with self._lock:
+        with self._changed:
             self._running.add(future)
-            start = self._idle == 0 and self._threads < self._most
+            self._tasks.append((lambda: context.run(work), future))
+            start = self._idle < len(self._tasks) and self._threads < self._most
             if start:
                 self._threads += 1
-            else:
-                self._idle = max(0, self._idle - 1)
-            self._tasks.put((lambda: context.run(work), future))
+            self._changed.notify()
         if start:
             threading.Thread(target=self._run, name="batuta-estimate", daemon=True).start()
         return future
 
     def _next(self) -> _Task | None:
-        """The next task; None when there was none for a while, and the thread may end."""
-        while True:
-            try:
-                return self._tasks.get(timeout=_IDLE_SECONDS)
-            except queue.Empty:
-                with self._lock:
-                    if self._tasks.empty():
-                        self._idle = max(0, self._idle - 1)
-                        self._threads = max(0, self._threads - 1)
-                        return None
+        """The next task; None when there was none for a while, or will be none, and the thread
+        ends.
+        """
+        with self._changed:
+            while not self._tasks:
+                self._idle += 1
+                told = not self._closed and self._changed.wait(_IDLE_SECONDS)
+                self._idle -= 1
+                if not self._tasks and not told:
+                    self._threads -= 1
+                    return None
+            return self._tasks.popleft()
 
     def _run(self) -> None:
         while (task := self._next()) is not None:
             work, future = task
             _complete(future, work)
             del work, task
-            with self._lock:
+            with self._changed:
                 self._running.discard(future)
-                self._idle += 1
             del future
 
     def close(self, seconds: float) -> None:
         """Waits for what runs, and ends the threads."""
         deadline = time.monotonic() + seconds
-        with self._lock:
+        with self._changed:
             self._closed = True
-            running, threads, self._threads = list(self._running), self._threads, 0
+            running = list(self._running)
+            self._changed.notify_all()
         for future in running:
             try:
                 future.result(max(0.0, deadline - time.monotonic()))
             except BaseException:
                 continue
-        for _ in range(threads):
-            self._tasks.put(None)
 
 
 def _complete(future: Future[Any], work: Callable[[], Any]) -> None:

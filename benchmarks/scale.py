@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -126,13 +125,20 @@ def one(query: str, way: str, scale: float, port: int) -> Run:
             way,
             scale,
             round(seconds, 2),
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            _peak(),
             metrics["bytes"],
             max(spilled),
             engine.get("bytes_staged", 0),
             0,
             str(rows),
         )
+
+
+def _peak() -> int:
+    """Bytes; ``ru_maxrss`` would begin with what the parent held."""
+    told = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [row for row in told if row.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
 
 
 def _placed(text: str, table: str, name: str) -> str:
@@ -142,8 +148,7 @@ def _placed(text: str, table: str, name: str) -> str:
     tree = sqlglot.parse_one(text, read="duckdb")
     for node in tree.find_all(exp.Table):
         if node.name == table and not node.db:
-            alias = node.alias or table
-            node.replace(exp.to_table(f"{name} AS {alias}", dialect="duckdb"))
+            node.replace(exp.alias_(exp.to_table(name), node.alias or table, table=True))
     return tree.sql("duckdb")
 
 
@@ -287,6 +292,31 @@ def table(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
+WORKERS = 2
+PAPER_BYTES, PAPER_WORKERS = 10e12, 50
+
+
+def paper(runs: Sequence[Run], query: str) -> str:
+    """What the same query would take over 10 TB and 50 workers, by the slopes that were measured.
+
+    In place: the server's rate, a worker's times the workers. Staged: the bytes also pass through
+    one process, which stages them at its own rate, whatever the workers.
+    """
+    largest = max(r.scale for r in runs)
+    (bytes_,) = [r.arrived for r in runs if (r.query, r.way, r.scale) == (query, "memory", largest)]
+    per_scale = bytes_ / largest
+    _, in_place = model(runs, query, "in place")
+    _, staged = model(runs, query, "staged")
+    worker = per_scale / in_place / WORKERS
+    stage = per_scale / max(staged - in_place, 1e-9)
+    there = PAPER_BYTES / (worker * PAPER_WORKERS)
+    return (
+        f"{query}: a worker {worker / 1e6:,.0f} MB/s, staging {stage / 1e6:,.0f} MB/s; 10 TB over"
+        f" {PAPER_WORKERS} workers: in place {there / 3600:.1f} h, staged by one process"
+        f" {(there + PAPER_BYTES / stage) / 3600:.1f} h"
+    )
+
+
 def _gb(bytes_: int) -> str:
     return f"{bytes_ / 1e9:.2f} GB" if bytes_ else ""
 
@@ -310,7 +340,10 @@ def main() -> None:
         known = {**known, wanted.server: kept}
         RESULTS.write_text(json.dumps(known, indent=1) + "\n")
     for name, each in known.items():
-        print(f"\n{name}\n{table([Run(**r) for r in each])}")
+        runs = [Run(**r) for r in each]
+        print(f"\n{name}\n{table(runs)}")
+        for query in dict.fromkeys(r.query for r in runs):
+            print(paper(runs, query))
 
 
 if __name__ == "__main__":

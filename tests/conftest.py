@@ -7,14 +7,16 @@ whatever happened to the tests.
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from batuta_sql.demo.postgres_server import PostgresServer
 from tests.emulators import databricks as databricks_emulator
+from tests.emulators.apache_spark import has_java
 from tests.emulators.process import Emulator, running
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +40,22 @@ def postgres() -> Iterator[PostgresServer]:
     """A running PostgreSQL; ``postgres.database()`` gives a database that is dropped after use."""
     with PostgresServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def tpc_sources(postgres: PostgresServer) -> Iterator[Callable[[str], dict[str, Any]]]:
+    """The configuration of all homes of a benchmark's tables, loaded once for a session."""
+    from tests.tpc.federation import sources
+
+    loaded: dict[str, dict[str, Any]] = {}
+    with ExitStack() as cleanup:
+
+        def of(benchmark: str) -> dict[str, Any]:
+            if benchmark not in loaded:
+                loaded[benchmark] = sources(benchmark, postgres, cleanup)
+            return loaded[benchmark]
+
+        yield of
 
 
 @pytest.fixture
@@ -72,10 +90,11 @@ def spark_connect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator
 @pytest.fixture(scope="session")
 def apache_spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     """Apache Spark's own Spark Connect server; it needs a Java of the machine."""
-    if shutil.which("java", path="/usr/bin:/bin") is None:
+    if not has_java():
+        missing = "there is no Java 17 or later on this machine"
         if os.environ.get("BATUTA_REQUIRE_SPARK"):
-            pytest.fail("there is no Java on this machine, and BATUTA_REQUIRE_SPARK asks for one")
-        pytest.skip("there is no Java on this machine")
+            pytest.fail(f"{missing}, and BATUTA_REQUIRE_SPARK asks for one")
+        pytest.skip(missing)
     folder = tmp_path_factory.mktemp("apache-spark")
     script = str(Path(__file__).parent / "emulators" / "apache_spark_process.py")
     with running("pyspark", lambda port: [script, str(port), str(folder)], folder) as emulator:

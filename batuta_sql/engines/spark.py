@@ -146,7 +146,7 @@ class SparkEngine:
             self.settings.stage,
             self.settings.stage_options,
             self.settings.stage_encryption,
-            self.settings.stage_kms_key.reveal() if self.settings.stage_kms_key else None,
+            self.settings.stage_kms_key,
         )
 
     @property

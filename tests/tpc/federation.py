@@ -69,12 +69,14 @@ class Federation:
 
 
 @contextmanager
-def federation(benchmark: str, server: PostgresServer) -> Iterator[Federation]:
-    """Everything loaded and connected; databases are dropped at the end, files are kept."""
+def federation(benchmark: str, config: Mapping[str, Any], **settings: Any) -> Iterator[Federation]:
+    """Connected to what ``sources`` has loaded.
+
+    :param settings: of the connections, beside the sources.
+    """
     with ExitStack() as cleanup:
-        config = sources(benchmark, server, cleanup)
         truth = cleanup.enter_context(truth_of(benchmark))
-        yield Federation(*connections(config, cleanup), truth)
+        yield Federation(*connections({**config, **settings}, cleanup), truth)
 
 
 def connections(config: dict[str, Any], cleanup: ExitStack) -> tuple[Any, Any]:

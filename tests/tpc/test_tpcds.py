@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from batuta_sql.demo.postgres_server import PostgresServer
 from tests.tpc.check import check, parameters
 from tests.tpc.federation import Federation, federation
 
 
 @pytest.fixture(scope="module")
-def everywhere(postgres: PostgresServer) -> Iterator[Federation]:
-    with federation("tpcds", postgres) as made:
+def everywhere(tpc_sources: Callable[[str], dict[str, Any]]) -> Iterator[Federation]:
+    with federation("tpcds", tpc_sources("tpcds")) as made:
         yield made
 
 
