@@ -256,7 +256,8 @@ class EngineSettings(_Frozen):
     :param kind: ``spark``: a Spark Connect server, for what is larger than this machine.
     :param url: of the server, ``sc://host:15002``.
     :param stage: a folder that the server reads under the same path, or the URL of one in an
-        object store, ``s3://bucket/folder``.
+        object store, ``s3://bucket/folder``; None: where temporary files are, which a server on
+        this machine reads too.
     :param stage_options: credentials and endpoints of the object store, as ``storage_options`` of
         a source.
     :param stage_encryption: what the object store encrypts with; None: its own default.
@@ -291,8 +292,8 @@ class EngineSettings(_Frozen):
 
     @model_validator(mode="after")
     def _reachable(self) -> EngineSettings:
-        if self.is_spark and (self.url is None or self.stage is None):
-            raise ValueError("an engine of the kind spark needs url and stage")
+        if self.is_spark and self.url is None:
+            raise ValueError("an engine of the kind spark needs url")
         return self
 
     @property

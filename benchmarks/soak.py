@@ -106,9 +106,12 @@ def sources(folder: Path, data: Path) -> Iterator[str]:
     with ExitStack() as cleanup:
         server = cleanup.enter_context(PostgresServer())
         uri = cleanup.enter_context(server.database("crm"))
+        mine = [t for t, home in HOMES.items() if home == "crm"]
+        server.run("".join(tpch.ddl(data, t) for t in mine), uri.rsplit("/", 1)[1])
         with adbc_driver_postgresql.dbapi.connect(uri) as con, con.cursor() as cursor:
-            for table in (t for t, home in HOMES.items() if home == "crm"):
-                cursor.adbc_ingest(table, pq.read_table(data / f"{table}.parquet"))
+            for table in mine:
+                rows = pq.read_table(data / f"{table}.parquet")
+                cursor.adbc_ingest(table, rows, mode="append")
             for table, key in (("customer", "c_custkey"), ("orders", "o_orderkey")):
                 cursor.execute(f"ALTER TABLE {table} ADD PRIMARY KEY ({key})")
             cursor.execute("CREATE INDEX ON orders (o_custkey)")
@@ -255,14 +258,16 @@ def run(minutes: float, count: int, think: float) -> dict[str, Any]:
         it = cleanup.enter_context(served(file, folder))
         until = time.time() + minutes * 60
         command = [sys.executable, "-m", "benchmarks.soak", "--clients-of", it.uri]
+        # To files: what they have to say is more than a pipe holds.
+        files = [(folder / f"clients{first}.json").open("w+") for first in (0, count // 2)]
         others = [
             subprocess.Popen(
                 [*command, str(first), str(count // 2), str(until), str(think), str(data)],
-                stdout=subprocess.PIPE,
+                stdout=file,
                 text=True,
                 cwd=tpch.ROOT,
             )
-            for first in (0, count // 2)
+            for first, file in zip((0, count // 2), files, strict=True)
         ]
         held: list[tuple[float, int, int]] = []
         started = time.time()
@@ -270,9 +275,10 @@ def run(minutes: float, count: int, think: float) -> dict[str, Any]:
             held.append((round(time.time() - started), *_held(it.process.pid)))
             time.sleep(10)
         tally = Tally()
-        for process in others:
-            assert process.stdout is not None
-            found = json.loads(process.stdout.read())
+        for output in files:
+            output.seek(0)
+            found = json.loads(output.read())
+            output.close()
             tally.add(Tally(found["seconds"], Counter(found["told"]), found["wrong"]))
         time.sleep(5)
         held.append((round(time.time() - started), *_held(it.process.pid)))

@@ -90,7 +90,7 @@ def servers(folder: Path) -> Iterator[dict[str, str]]:
             uri = cleanup.enter_context(server.database(database))
             uris[database] = uri
             name = uri.rsplit("/", 1)[1]
-            server.run("".join(_ddl(folder, t) for t in tables), name)
+            server.run("".join(ddl(folder, t) for t in tables), name)
             with adbc_driver_postgresql.dbapi.connect(uri) as con, con.cursor() as cursor:
                 for table in tables:
                     file = pq.ParquetFile(folder / f"{table}.parquet")
@@ -104,7 +104,7 @@ def servers(folder: Path) -> Iterator[dict[str, str]]:
         yield uris
 
 
-def _ddl(folder: Path, table: str) -> str:
+def ddl(folder: Path, table: str) -> str:
     with duckdb.connect() as con:
         described = con.execute(f"DESCRIBE FROM '{folder / table}.parquet'").fetchall()
     columns = ", ".join(f"{name} {kind} NOT NULL" for name, kind, *_ in described)

@@ -8,8 +8,10 @@ over what comes back.
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -41,7 +43,7 @@ from batuta_sql.engines.in_place import (
     watched_files,
 )
 from batuta_sql.engines.staging import Stage, StagedFolder, write_parquet
-from batuta_sql.errors import Error
+from batuta_sql.errors import ConfigError, Error
 from batuta_sql.exchange.fetch import FetchMetrics, Stop
 from batuta_sql.exchange.result_cache import ResultCache
 from batuta_sql.execution import Execution
@@ -56,6 +58,7 @@ from batuta_sql.plan.relational import (
     Apply,
     Distinct,
     Exchange,
+    Expr,
     Join,
     Relation,
     Scan,
@@ -63,7 +66,7 @@ from batuta_sql.plan.relational import (
     Window,
 )
 from batuta_sql.plan.site import Capabilities, ColumnInfo, Statistics, TableInfo
-from batuta_sql.plan.translate import Typed
+from batuta_sql.plan.translate import Environment, Typed
 from batuta_sql.plan.unparse import Delivery
 from batuta_sql.session import Session
 from batuta_sql.sources.base import FragmentQuery, Source
@@ -71,7 +74,21 @@ from batuta_sql.sources.databricks import Databricks
 from batuta_sql.sources.databricks_sql import DatabricksTranslator
 from batuta_sql.units import size
 
-_TYPES = frozenset({"BOOLEAN", "SMALLINT", "INTEGER", "BIGINT", "DOUBLE", "VARCHAR", "DATE"})
+_TYPES = frozenset(
+    {
+        "BOOLEAN",
+        "TINYINT",
+        "SMALLINT",
+        "INTEGER",
+        "BIGINT",
+        "FLOAT",
+        "DOUBLE",
+        "VARCHAR",
+        "DATE",
+        "TIMESTAMP",
+        "TIMESTAMP WITH TIME ZONE",
+    }
+)
 """That Parquet takes there and back as they are; decimals too."""
 
 _SHUFFLES = (Aggregate, Apply, Distinct, Join, SetOperation, Window)
@@ -93,12 +110,21 @@ class _Translator(DatabricksTranslator):
             return relation_in_place(table, self.dialect)
         return super().table(table)
 
-    def sum(self, value: Typed, distinct: bool) -> Typed:
+    def aggregate(self, expression: Expr, environment: Environment) -> Typed:
         """Sail 0.7.2 gives 0 for the sum of constants of no rows, where it knows that there are
         none before it reads.
         """
-        found = super().sum(value, distinct)
-        any_ = exp.GT(this=exp.Count(this=value.sql.copy()), expression=exp.Literal.number(0))
+        found = super().aggregate(expression, environment)
+        summed = found.sql.find(exp.Sum)
+        if summed is None:
+            return found
+        value = summed.this.expressions[0] if isinstance(summed.this, exp.Distinct) else summed.this
+        if isinstance(value, exp.Cast):
+            value = value.this  # what ``sum`` has put around it
+        count = exp.Count(this=value.copy())
+        filtered = found.sql.args.get("expression") if isinstance(found.sql, exp.Filter) else None
+        counted = exp.Filter(this=count, expression=filtered.copy()) if filtered else count
+        any_ = exp.GT(this=counted, expression=exp.Literal.number(0))
         return replace(found, sql=exp.Case(ifs=[exp.If(this=any_, true=found.sql)]))
 
 
@@ -140,10 +166,14 @@ class SparkEngine:
             governors={},
             results=ResultCache(0, {}),
         )
-        assert self.settings.stage is not None
+        if self.settings.stage is None and not self.is_local:
+            raise ConfigError(
+                "engine: a server that is not on this machine needs stage",
+                hint="a folder that it reads under the same path, or s3://bucket/folder",
+            )
         self.stage = Stage(
             ENGINE,
-            self.settings.stage,
+            self.settings.stage or tempfile.gettempdir(),
             self.settings.stage_options,
             self.settings.stage_encryption,
             self.settings.stage_kms_key,
@@ -193,10 +223,13 @@ class SparkEngine:
         found: dict[str, Relation] = {}
         watched: dict[tuple[str, ...], tuple[TableInfo, tuple[str, ...]]] = {}
         wanted = self._wanted_keys(plan)
-        for node in plan.plan.walk():
-            if not isinstance(node, Exchange) or node.site not in self.settings.in_place:
+        exchanges = [n for n in plan.plan.walk() if isinstance(n, Exchange)]
+        readers = Counter(n.name for n in exchanges)
+        for node in exchanges:
+            # What several read is fetched, once.
+            if node.site not in self.settings.in_place or readers[node.name] > 1:
                 continue
-            if node.delivered is None and node.name not in wanted:
+            if node.name not in wanted:
                 relation = in_place(node, ENGINE, sources, _is_staged)
                 if relation is not None:
                     found[node.name] = relation

@@ -164,7 +164,12 @@ SELECT i::INTEGER AS i, (i * 1000000007)::BIGINT AS big, (i % 5)::SMALLINT AS sm
     ELSE i / 7 END AS d,
   CASE i % 5 WHEN 0 THEN '' WHEN 1 THEN NULL WHEN 2 THEN 'ä' WHEN 3 THEN 'Z '
     ELSE 'a' || i END AS t,
-  DATE '1960-01-01' + (i * 300)::INTEGER AS day, i % 3 = 0 AS flag
+  DATE '1960-01-01' + (i * 300)::INTEGER AS day, i % 3 = 0 AS flag, (i % 9 - 4)::TINYINT AS tiny,
+  CASE i % 5 WHEN 0 THEN 'NaN'::FLOAT WHEN 1 THEN -0.0::FLOAT ELSE (i / 3)::FLOAT END AS f,
+  CASE i % 7 WHEN 0 THEN NULL WHEN 1 THEN TIMESTAMP '1600-02-29 23:59:59.999999' ELSE
+    TIMESTAMP '1969-12-31 12:00:00.000001' + to_days((i * 99)::INTEGER) END AS at,
+  CASE i % 6 WHEN 0 THEN NULL WHEN 1 THEN TIMESTAMPTZ '1890-03-01 00:00:00+00' ELSE
+    TIMESTAMPTZ '2024-03-31 00:30:00+00' + to_minutes((i * 7)::INTEGER) END AS zoned
 FROM range(200) r(i)
 """
 
@@ -182,6 +187,18 @@ QUERIES = [
     " JOIN lake.v b USING (i) ORDER BY ALL",
     "SELECT b.small, sum(a.i), avg(a.amount), count(DISTINCT a.t) FROM crm.v a"
     " JOIN lake.v b USING (i) GROUP BY b.small HAVING count(*) > 1 ORDER BY 1",
+    "SELECT a.at, b.zoned, a.tiny, a.f, count(*) FROM crm.v a JOIN lake.v b USING (i)"
+    " GROUP BY ALL ORDER BY ALL",
+    "SELECT a.i, b.at, b.zoned FROM crm.v a JOIN lake.v b ON a.at = b.at AND a.zoned = b.zoned"
+    " WHERE a.at > TIMESTAMP '1980-01-01 00:00:00'"
+    " OR b.zoned < TIMESTAMPTZ '2024-03-31 02:00:00+01'"
+    " ORDER BY ALL",
+    "SELECT a.tiny, min(b.at), max(b.at), min(b.zoned), max(b.zoned), count(DISTINCT b.f)"
+    " FROM crm.v a JOIN lake.v b USING (i) GROUP BY a.tiny ORDER BY 1",
+    "SELECT a.f, year(b.at) AS y, month(b.at) AS m, count(*) FROM crm.v a"
+    " JOIN lake.v b ON a.f = b.f AND a.i < 60 GROUP BY ALL ORDER BY ALL",
+    "SELECT a.tiny, sum(a.amount) FILTER (WHERE b.flag), sum(DISTINCT b.small), sum(a.tiny),"
+    " count(a.tiny) FROM crm.v a JOIN lake.v b USING (i) GROUP BY a.tiny ORDER BY ALL",
     "SELECT b.small, sum(a.amount * b.amount), max(a.amount * 2), sum(a.amount * (1 - b.amount)"
     " * (1 + a.amount)), count(a.amount * b.i) FROM crm.v a JOIN lake.v b USING (i) WHERE i < 9"
     " GROUP BY b.small ORDER BY 1",
@@ -417,15 +434,36 @@ def test_a_seal_leaves_a_way_to_it() -> None:
     assert needing_ip_sockets(settings) == ["engine:spark"]
 
 
-@pytest.mark.parametrize("given", ["spark", {"kind": "spark", "url": "sc://h:1"}])
-def test_a_server_needs_an_address_and_a_folder(given: Any) -> None:
-    with pytest.raises(ConfigError, match="needs url and stage"):
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [("spark", "needs url"), ({"kind": "spark", "url": "sc://h:1"}, "needs stage")],
+)
+def test_a_server_needs_an_address_and_a_stage(given: Any, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
         batuta_sql.connect({"engine": given, "sources": {}})
 
 
-def test_duckdb_by_its_name() -> None:
-    with batuta_sql.connect({"engine": "duckdb", "sources": {}}) as connection:
-        assert connection.execute("SELECT 42").fetchall() == [(42,)]
+def test_a_server_on_this_machine_needs_no_stage(
+    connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    cursor = connect(stage=None).execute(JOINED)
+    assert "batuta-stage-" in cursor.metrics["engine"]["fragments"][0]["sql"]
+    cursor.close()
+    assert list(tmp_path.glob("batuta-stage-*")) == []
+
+
+@pytest.mark.parametrize("given", ["auto", "duckdb", {"kind": "auto"}])
+def test_without_an_address_everything_stays_here(given: Any) -> None:
+    with batuta_sql.connect({"engine": given, "sources": {}}) as connection:
+        cursor = connection.execute("SELECT 42")
+        assert cursor.fetchall() == [(42,)]
+        assert "Residual:" not in connection.explain("SELECT 42")
+
+
+def test_an_address_alone_is_enough_for_auto(connect: Connect) -> None:
+    cursor = connect(kind="auto").execute(JOINED)
+    assert used(cursor)
 
 
 # --- what goes wrong ---------------------------------------------------------------------------
