@@ -22,7 +22,7 @@ from batuta_sql.exchange.fetch import Fetch, FetchMetrics, Misjudged, Prefetch, 
 from batuta_sql.exchange.gather import Gathered, Gathering
 from batuta_sql.exchange.keys import with_keys
 from batuta_sql.exchange.result_cache import Kept, KeptSnapshot
-from batuta_sql.exchange.wire import decoders
+from batuta_sql.exchange.wire import decoders, restoring
 from batuta_sql.plan.cardinality import times_off
 from batuta_sql.plan.fragments import Fragment
 from batuta_sql.plan.placement import KnownRows, Placed, with_key_filters
@@ -329,10 +329,7 @@ class Execution:
         assert self.stage_early is not None
         (fragment,) = [f for f in self.placed.fragments if f.name == name]
         decode = decoders(schema, fragment.columns)
-        columns = ", ".join(
-            f"{decode.get(s, '{}').replace('{}', quote(s))} AS {quote(s)}"
-            for s, _ in fragment.columns
-        )
+        columns = restoring(decode, ((s, s) for s, _ in fragment.columns))
         dataset = self.stage_early(name, cursor.sql(f"SELECT {columns} FROM arrived"))
         if dataset is None:
             return False

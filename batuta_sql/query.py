@@ -37,7 +37,7 @@ from batuta_sql.errors import (
     QueryCancelled,
 )
 from batuta_sql.exchange.fetch import Misjudged, RunsAway, Stop
-from batuta_sql.exchange.wire import decoders, planned_decoders
+from batuta_sql.exchange.wire import decoders, planned_decoders, restoring
 from batuta_sql.execution import Execution, FragmentRun
 from batuta_sql.frontend.binder import Binder
 from batuta_sql.frontend.dotted_names import dotted_names, with_names
@@ -359,9 +359,7 @@ class Query:
         inner = self.session.engine.lossless_cursor()
         inner.register("arrived", stream)
         decode = decoders(stream.schema, fragment.columns)
-        restored = ", ".join(
-            f"{decode.get(s, '{}').replace('{}', quote(s))} AS {quote(c.name)}" for s, c in chosen
-        )
+        restored = restoring(decode, ((s, c.name) for s, c in chosen))
         wanted = pa.schema([schema.field(n) for n in columns])
         reader = inner.sql(f"SELECT {restored} FROM arrived").to_arrow_reader(100_000)
         return pa.RecordBatchReader.from_batches(

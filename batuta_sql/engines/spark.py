@@ -46,6 +46,7 @@ from batuta_sql.engines.staging import Stage, StagedFolder, write_parquet
 from batuta_sql.errors import ConfigError, Error
 from batuta_sql.exchange.fetch import FetchMetrics, Stop
 from batuta_sql.exchange.result_cache import ResultCache
+from batuta_sql.exchange.wire import restoring
 from batuta_sql.execution import Execution
 from batuta_sql.guards.locality import whereabouts
 from batuta_sql.guards.tiers import TierGate
@@ -468,9 +469,7 @@ def _described(relation: duckdb.DuckDBPyRelation) -> tuple[ColumnInfo, ...]:
 
 
 def _restored(delivery: Delivery, symbols: list[str]) -> str:
-    columns = ", ".join(
-        f"{delivery.decode.get(s, '{}').replace('{}', quote(s))} AS {quote(s)}" for s in symbols
-    )
+    columns = restoring(delivery.decode, ((s, s) for s in symbols))
     return f"SELECT {columns} FROM {'.'.join(map(quote, delivery.table))}"
 
 

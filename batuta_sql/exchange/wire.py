@@ -5,7 +5,7 @@ Everything here reinterprets memory or repairs single values; nothing goes throu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -69,6 +69,21 @@ def decoders(schema: pa.Schema, columns: Sequence[tuple[str, WireColumn]]) -> di
         if type_ is not None:
             found[field.name] = f"CAST({found.get(field.name, '{}')} AS {type_.decode()})"
     return found
+
+
+def restoring(decode: Mapping[str, str], columns: Iterable[tuple[str, str]]) -> str:
+    """The select list that restores what has arrived.
+
+    :param columns: the symbols, and what they are called then.
+    """
+    return ", ".join(
+        f"{decode.get(symbol, '{}').replace('{}', _quoted(symbol))} AS {_quoted(name)}"
+        for symbol, name in columns
+    )
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def planned_decoders(columns: Sequence[tuple[str, WireColumn]]) -> dict[str, str]:

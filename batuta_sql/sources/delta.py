@@ -228,24 +228,24 @@ class DeltaReader(EmbeddedSource):
         wanted = {r[0] for r in rows}
         return [i for i in every if i in wanted]
 
+    def _described_version(self, table: TableInfo) -> DeltaVersion:
+        """The version that a table was described at."""
+        view, number = split_version(self.capabilities.translator.table(table).name)
+        assert number is not None
+        return self._pinned(self._views.table(view), number)
+
     def files_of_table(self, table: TableInfo) -> Sequence[tuple[str, float]]:
         """The table's files at the version that it was described at, each about as large."""
         if table.version is None:
             return []
-        name = self.capabilities.translator.table(table).name
-        view, number = split_version(name)
-        assert number is not None
-        version = self._pinned(self._views.table(view), number)
+        version = self._described_version(table)
         return [(f, version.bytes / len(version.files)) for f in version.files]
 
     def parquet_files(self, table: TableInfo) -> Sequence[str]:
         """The data files, where no column is mapped and none is a partition's."""
         if table.version is None:
             return []
-        name = self.capabilities.translator.table(table).name
-        view, number = split_version(name)
-        assert number is not None
-        version = self._pinned(self._views.table(view), number)
+        version = self._described_version(table)
         if version.partition_columns or any(c.physical != c.name for c in version.columns):
             return []
         self._attach_files(version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import batuta_sql
 from batuta_sql.demo.postgres_server import PostgresServer
 from batuta_sql.plan.rates import Rates
 from tests.comparison import answer_of, difference, without_limit
+from tests.differential.generator import random_query
+from tests.differential.shrink import shrink
 from tests.differential.tables import for_batuta, for_truth, make_truth, sources
 
 
@@ -60,6 +63,27 @@ class BothSides:
             everything = answer_of(self.truth.sql(unlimited).to_arrow_table())
             problem = difference(got, want, known, everything)
         return None if problem is None else Outcome("wrong", problem)
+
+
+def check_generated(seed: str, both: BothSides) -> None:
+    """Compares the query of a seed; a failure is shrunk before it is shown."""
+    sql = random_query(seed)
+    outcome = both.compare(sql)
+    if outcome is None:
+        return
+
+    def fails_alike(smaller: str) -> bool:
+        found = both.compare(smaller)
+        return found is not None and found.kind == outcome.kind
+
+    small = shrink(sql, fails_alike)
+    final = both.compare(small) or outcome
+    used = sorted({home for home, _ in re.findall(r"\b([a-z]+)__(\w+)", small)})
+    pytest.fail(
+        f"seed {seed}: {final.kind}, tables on {', '.join(used) or 'nothing'}\n"
+        f"{final.message}\n\nsmall: {for_batuta(small)}\n\nwhole: {for_batuta(sql)}",
+        pytrace=False,
+    )
 
 
 @pytest.fixture(scope="session")

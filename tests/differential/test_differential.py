@@ -7,16 +7,14 @@ each test: ``test_generated_query[20260101/17]``. A failure is shrunk before it 
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 
 import duckdb
 import pytest
 
 import batuta_sql
-from tests.differential.conftest import BothSides
+from tests.differential.conftest import BothSides, check_generated
 from tests.differential.generator import random_query
-from tests.differential.shrink import shrink
 from tests.differential.tables import for_batuta, for_truth
 
 QUERIES = int(os.environ.get("BATUTA_DIFF_QUERIES", "300"))
@@ -25,23 +23,7 @@ SEED = os.environ.get("BATUTA_DIFF_SEED", "20260101")
 
 @pytest.mark.parametrize("seed", [f"{SEED}/{number}" for number in range(QUERIES)])
 def test_generated_query(seed: str, both: BothSides) -> None:
-    sql = random_query(seed)
-    outcome = both.compare(sql)
-    if outcome is None:
-        return
-
-    def fails_alike(smaller: str) -> bool:
-        found = both.compare(smaller)
-        return found is not None and found.kind == outcome.kind
-
-    small = shrink(sql, fails_alike)
-    final = both.compare(small) or outcome
-    used = sorted({home for home, _ in re.findall(r"\b([a-z]+)__(\w+)", small)})
-    pytest.fail(
-        f"seed {seed}: {final.kind}, tables on {', '.join(used) or 'nothing'}\n"
-        f"{final.message}\n\nsmall: {for_batuta(small)}\n\nwhole: {for_batuta(sql)}",
-        pytrace=False,
-    )
+    check_generated(seed, both)
 
 
 def test_the_generator_makes_queries_that_say_something(truth: duckdb.DuckDBPyConnection) -> None:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,9 +15,8 @@ import pytest
 
 import batuta_sql
 from batuta_sql.demo.postgres_server import PostgresServer
-from tests.differential.conftest import BothSides
+from tests.differential.conftest import BothSides, check_generated
 from tests.differential.generator import random_query
-from tests.differential.shrink import shrink
 from tests.differential.tables import for_batuta, sources
 from tests.emulators.process import Emulator
 from tests.engines.conftest import engine
@@ -68,35 +66,15 @@ def on_apache(
         yield made
 
 
-def check(seed: str, both: BothSides) -> None:
-    sql = random_query(seed)
-    outcome = both.compare(sql)
-    if outcome is None:
-        return
-
-    def fails_alike(smaller: str) -> bool:
-        found = both.compare(smaller)
-        return found is not None and found.kind == outcome.kind
-
-    small = shrink(sql, fails_alike)
-    final = both.compare(small) or outcome
-    used = sorted({home for home, _ in re.findall(r"\b([a-z]+)__(\w+)", small)})
-    pytest.fail(
-        f"seed {seed}: {final.kind}, tables on {', '.join(used) or 'nothing'}\n"
-        f"{final.message}\n\nsmall: {for_batuta(small)}\n\nwhole: {for_batuta(sql)}",
-        pytrace=False,
-    )
-
-
 @pytest.mark.parametrize("seed", SEEDS)
 def test_on_sail(seed: str, on_sail: BothSides) -> None:
-    check(seed, on_sail)
+    check_generated(seed, on_sail)
 
 
 @pytest.mark.xdist_group("apache spark")
 @pytest.mark.parametrize("seed", SEEDS[::3])
 def test_on_apache_spark(seed: str, on_apache: BothSides) -> None:
-    check(seed, on_apache)
+    check_generated(seed, on_apache)
 
 
 def test_some_of_them_go_there(on_sail: BothSides) -> None:
