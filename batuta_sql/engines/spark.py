@@ -15,13 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
-from sqlglot import exp
 
 from batuta_sql.catalog.catalog import Catalog
 from batuta_sql.config import (
@@ -36,12 +34,11 @@ from batuta_sql.costing import Costing, QueryCost
 from batuta_sql.engines.base import Foreseen
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.engines.in_place import (
-    IN_PLACE,
     check_watched,
     in_place,
-    relation_in_place,
     watched_files,
 )
+from batuta_sql.engines.spark_server import SparkServer, is_staged
 from batuta_sql.engines.staging import Stage, StagedFolder, write_parquet
 from batuta_sql.errors import ConfigError, Error
 from batuta_sql.exchange.fetch import FetchMetrics, Stop
@@ -59,82 +56,23 @@ from batuta_sql.plan.relational import (
     Apply,
     Distinct,
     Exchange,
-    Expr,
     Join,
     Relation,
     Scan,
     SetOperation,
     Window,
 )
-from batuta_sql.plan.site import Capabilities, ColumnInfo, Statistics, TableInfo
-from batuta_sql.plan.translate import Environment, Typed
+from batuta_sql.plan.site import ColumnInfo, Statistics, TableInfo
 from batuta_sql.plan.unparse import Delivery
 from batuta_sql.session import Session
 from batuta_sql.sources.base import FragmentQuery, Source
-from batuta_sql.sources.databricks import Databricks
-from batuta_sql.sources.databricks_sql import DatabricksTranslator
 from batuta_sql.units import size
-
-_TYPES = frozenset(
-    {
-        "BOOLEAN",
-        "TINYINT",
-        "SMALLINT",
-        "INTEGER",
-        "BIGINT",
-        "FLOAT",
-        "DOUBLE",
-        "VARCHAR",
-        "DATE",
-        "TIMESTAMP",
-        "TIMESTAMP WITH TIME ZONE",
-    }
-)
-"""That Parquet takes there and back as they are; decimals too."""
 
 _SHUFFLES = (Aggregate, Apply, Distinct, Join, SetOperation, Window)
 """What brings rows together, and is worth another engine; it keeps no order of its input."""
 
 _BATCH_ROWS = 100_000
 _NOT_PROVED = "a part of it, or all, is not proved there"
-
-
-def _is_staged(type_: str) -> bool:
-    return type_ in _TYPES or type_.startswith("DECIMAL(")
-
-
-class _Translator(DatabricksTranslator):
-    """Knows tables that are files, too, and what servers other than Apache Spark do."""
-
-    def table(self, table: TableInfo) -> exp.Table:
-        if table.kind == IN_PLACE:
-            return relation_in_place(table, self.dialect)
-        return super().table(table)
-
-    def aggregate(self, expression: Expr, environment: Environment) -> Typed:
-        """Sail 0.7.2 gives 0 for the sum of constants of no rows, where it knows that there are
-        none before it reads.
-        """
-        found = super().aggregate(expression, environment)
-        summed = found.sql.find(exp.Sum)
-        if summed is None:
-            return found
-        value = summed.this.expressions[0] if isinstance(summed.this, exp.Distinct) else summed.this
-        if isinstance(value, exp.Cast):
-            value = value.this  # what ``sum`` has put around it
-        count = exp.Count(this=value.copy())
-        filtered = found.sql.args.get("expression") if isinstance(found.sql, exp.Filter) else None
-        counted = exp.Filter(this=count, expression=filtered.copy()) if filtered else count
-        any_ = exp.GT(this=counted, expression=exp.Literal.number(0))
-        return replace(found, sql=exp.Case(ifs=[exp.If(this=any_, true=found.sql)]))
-
-
-class _SparkServer(Databricks):
-    """The server, as the sources know one."""
-
-    @cached_property
-    def capabilities(self) -> Capabilities:
-        return replace(super().capabilities, translator=_Translator())
 
 
 class SparkEngine:
@@ -155,7 +93,7 @@ class SparkEngine:
         for name in systems:
             gate.check(name)
         self.is_local = all(whereabouts(s).locality == "local" for s in systems.values())
-        source = _SparkServer(ENGINE, own)
+        source = SparkServer(ENGINE, own)
         sources: dict[str, SourceSettings] = {ENGINE: own}
         free = CostSettings(estimate="priced", history=False)
         self.session = replace(
@@ -231,7 +169,7 @@ class SparkEngine:
             if node.site not in self.settings.in_place or readers[node.name] > 1:
                 continue
             if node.name not in wanted:
-                relation = in_place(node, ENGINE, sources, _is_staged)
+                relation = in_place(node, ENGINE, sources, is_staged)
                 if relation is not None:
                     found[node.name] = relation
                     watched |= watched_files(node, sources)
@@ -307,7 +245,7 @@ class SparkResidual:
 
     def stage_early(self, name: str, restored: duckdb.DuckDBPyRelation) -> ds.Dataset | None:
         columns = _described(restored)
-        if not all(_is_staged(c.type) for c in columns):
+        if not all(is_staged(c.type) for c in columns):
             return None
         self._write(name, restored.to_arrow_reader(_BATCH_ROWS))
         self._early[name] = columns
@@ -393,7 +331,7 @@ class SparkResidual:
             return why
         for columns in described.values():
             for column in columns:
-                if not _is_staged(column.type):
+                if not is_staged(column.type):
                     return f"{column.type} is not staged"
         if not self.foreseen.is_likely and self.engine.settings.usd_per_hour is not None:
             return f"nobody was asked for its price: {self.foreseen.why}"

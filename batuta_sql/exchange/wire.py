@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pyarrow as pa
 
 from batuta_sql.errors import DataError, InternalError
-from batuta_sql.plan.translate import WireColumn
+from batuta_sql.plan.translate import WireColumn, quoted_column
 
 _DUCKDB_TYPE = b"batuta.duckdb_type"
 """A field's metadata: the type that DuckDB would not see."""
@@ -83,7 +83,7 @@ def restoring(decode: Mapping[str, str], columns: Iterable[tuple[str, str]]) -> 
 
 
 def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return quoted_column(name, None).sql("duckdb")
 
 
 def planned_decoders(columns: Sequence[tuple[str, WireColumn]]) -> dict[str, str]:
