@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from batuta_sql.config import PostgreSQLSettings
-from batuta_sql.errors import Error, OperationalError
+from batuta_sql.errors import DataError, Error, OperationalError
 from batuta_sql.sources.adbc import AdbcPool, quietly, translated
 
 _SESSION = {
@@ -252,11 +252,27 @@ class SharedState:
             if export:
                 self._snapshot = small_result(connection, "SELECT pg_export_snapshot()")[0][0]
             else:
-                small_result(connection, f"SET TRANSACTION SNAPSHOT '{self._snapshot}'")
+                self._join(connection)
         except Exception as error:
             self._connections.give_back(connection, False)
             raise self._translate(error) from None
         return connection
+
+    def _join(self, connection: Any) -> None:
+        """Has a transaction that was just begun see the state."""
+        try:
+            small_result(connection, f"SET TRANSACTION SNAPSHOT '{self._snapshot}'")
+        except Exception as error:
+            failure = self._translate(error)
+            if not isinstance(failure, DataError):
+                raise
+            # The server takes the name for a wrong value (22023): it is known no longer.
+            raise OperationalError(
+                f"the connection that held this query's state of the database has ended:"
+                f" {failure.message}",
+                source=failure.source,
+                hint="run it again",
+            ) from None
 
     def renewed(self, connection: Any) -> Any | None:
         """Another connection in place of a broken one, while no state has to be kept."""

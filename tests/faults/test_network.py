@@ -6,12 +6,16 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 import batuta_sql
+from batuta_sql.config import PostgreSQLSettings
 from batuta_sql.demo.postgres_server import PostgresServer
+from batuta_sql.sources.base import FragmentQuery
+from batuta_sql.sources.postgresql import PostgreSQL
 from tests.faults.conftest import ROWS, connect, usable
 from tests.faults.proxy import Proxy
 
@@ -164,3 +168,29 @@ def restart(server: PostgresServer) -> None:
     process.send_signal(signal.SIGINT)
     process.wait(20)
     assert server._launch(), server.log()
+
+
+@pytest.mark.parametrize("readers", [None, 3])
+@pytest.mark.parametrize("first", ["nothing", "one that is read", "one that is over"])
+def test_a_state_of_the_database_whose_keeper_has_gone(
+    postgres: PostgresServer, big_uri: str, readers: int | None, first: str
+) -> None:
+    """No later fragment of the query is read in another state, nor takes it for its own fault."""
+    settings = PostgreSQLSettings(kind="postgresql", uri=big_uri)
+    with closing(PostgreSQL("shop", settings)) as source, closing(source.open(readers)) as state:
+        reader = state.read(FragmentQuery("SELECT id FROM public.small"))
+        if first == "one that is over":
+            list(reader)
+        elif first == "nothing":
+            reader.close()
+        postgres.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            f" WHERE datname = '{big_uri.rsplit('/', 1)[1]}' AND application_name = 'batuta-sql'"
+        )
+        with pytest.raises(batuta_sql.OperationalError) as caught:
+            # What has been sent is still read; the next one joins a state that is gone.
+            for _ in range(3):
+                list(state.read(FragmentQuery("SELECT id FROM public.small")))
+        assert caught.value.source == "shop"
+    with connect(big_uri) as connection:
+        assert usable(connection)
