@@ -27,7 +27,7 @@ from batuta_sql.flight.users import User
 
 if TYPE_CHECKING:
     from batuta_sql.dbapi import Connection
-    from batuta_sql.flight.connections import Connections
+    from batuta_sql.flight.connections import Connections, Lent
 
 Parameters = Sequence[Any] | dict[str, Any] | None
 IsGone = Callable[[], bool]
@@ -85,7 +85,7 @@ class RunningQuery:
         """Whether it was stopped because the client took nothing."""
         self._ended = threading.Event()
         self._lock = threading.Lock()
-        self._connection: Connection | None = None
+        self._lent: Lent | None = None
         self._rows = 0
         self._begun = time.monotonic()
 
@@ -149,10 +149,10 @@ class RunningQuery:
     def _work(self) -> None:
         status = "finished"
         try:
-            connection = self._connections.take(self.request.user)
+            lent = self._connections.take(self.request.user)
             with self._lock:
-                self._connection = connection
-            self._deliver(connection)
+                self._lent = lent
+            self._deliver(lent.connection)
             self._put(None)
         except BaseException as error:
             status = "cancelled" if self._stopped.is_set() else status_of(error)
@@ -160,9 +160,9 @@ class RunningQuery:
         finally:
             with self._lock:
                 # From here on the connection may be another query's.
-                connection_or_none, self._connection = self._connection, None
-            if connection_or_none is not None:
-                self._connections.give_back(self.request.user, connection_or_none)
+                lent_or_none, self._lent = self._lent, None
+            if lent_or_none is not None:
+                self._connections.give_back(lent_or_none)
             self._admission.leave(self.request.user.name)
             self._log(self.request.user, status, self._seconds(), self._rows)
             self._ended.set()
@@ -226,8 +226,8 @@ class RunningQuery:
         # Again and again: a query that is just being planned is not yet there to cancel.
         while not self._ended.is_set():
             with self._lock:
-                if self._connection is not None:
-                    self._connection.cancel()
+                if self._lent is not None:
+                    self._lent.connection.cancel()
             self._ended.wait(_CANCEL_SECONDS)
         # Nobody takes what is left.
         with contextlib.suppress(queue.Empty):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.flight as fl
+from cachetools import TTLCache
 
 from batuta_sql.errors import (
     Error,
@@ -45,6 +46,11 @@ from batuta_sql.flight.users import User
 
 _CANCEL_SECONDS = 5.0
 """How long a cancel waits for a query to end, before it says that it is being cancelled."""
+
+_TOLD_SECONDS = 2.0
+"""How long the schema of a query holds that was told when it was prepared, and is asked for again
+when it is run.
+"""
 
 _PARAMETER = pa.dense_union(
     [
@@ -121,6 +127,8 @@ class FlightSqlServer(fl.FlightServerBase):  # type: ignore[misc]
             "this prepared statement is not yours, was closed, or has ended",
             "prepare it again",
         )
+        self._told: TTLCache[str, pa.Schema | None] = TTLCache(256, _TOLD_SECONDS)
+        """Schemas of queries without parameters, by their texts."""
         self._running: dict[bytes, RunningQuery] = {}
         self._lock = threading.Lock()
         self._is_closing = False
@@ -266,10 +274,22 @@ class FlightSqlServer(fl.FlightServerBase):  # type: ignore[misc]
         shared = self._connections.shared
         try:
             request.user.labels.check_query(shared, request.sql, request.parameters)
-            return shared.result_schema(request.sql, request.parameters)
+            return self._schema(request)
         except Error as error:
             self._log(request.user, status_of(error), 0.0, 0)
             raise
+
+    def _schema(self, request: Request) -> pa.Schema | None:
+        shared, sql = self._connections.shared, request.sql
+        if request.parameters:
+            return shared.result_schema(sql, request.parameters)
+        with self._lock:
+            if sql in self._told:
+                return self._told[sql]
+        schema = shared.result_schema(sql, request.parameters)
+        with self._lock:
+            self._told[sql] = schema
+        return schema
 
     def _run(self, user: User, handle: bytes, is_gone: IsGone) -> fl.FlightDataStream:
         request = self._tickets.take(user.name, handle)

@@ -63,24 +63,47 @@ def test_one_that_is_given_up_holds_no_rows(connections: Connections) -> None:
     assert is_forgotten(held)
 
 
-def test_a_connection_is_used_again(connections: Connections) -> None:
-    user = User("ann")
-    first = connections.take(user)
-    connections.give_back(user, first)
-    assert connections.take(user) is first
-    other = connections.take(user)
-    assert other is not first
-    connections.give_back(user, first)
-    assert connections.take(User("bo")) is not first
+def test_a_connection_is_used_again_by_others_too(connections: Connections) -> None:
+    ann, bo = User("ann"), User("bo")
+    first = connections.take(ann)
+    other = connections.take(bo)
+    assert other.connection is not first.connection
+    connections.give_back(first)
+    again = connections.take(bo)
+    assert again.connection is first.connection
+    # What is said about cost is said to the one who asks now.
+    assert again.confirmation.user == bo
+    for one in (again, other):
+        one.connection.close()
+
+
+def test_a_connection_is_not_used_under_other_limits(connections: Connections) -> None:
+    first = connections.take(User("ann", max_cost_usd=1.0))
+    connections.give_back(first)
+    other = connections.take(User("bo"))
+    assert other.connection is not first.connection
+    assert connections.take(User("cy", max_cost_usd=1.0)).connection is first.connection
     for one in (first, other):
-        one.close()
+        one.connection.close()
+
+
+def test_under_every_limit_one_waits(connections: Connections) -> None:
+    """However many there are: a new one connects to its sources and asks for their catalogs."""
+    users = [User(f"u{n}", max_cost_usd=n) for n in range(5)]
+    taken = [connections.take(user) for user in users for _ in range(2)]
+    for one in taken:
+        connections.give_back(one)
+    kept = {connections.take(user).connection for user in users}
+    assert kept <= {one.connection for one in taken}
+    for each in kept:
+        each.close()
 
 
 def test_connections_that_nobody_uses_are_few(connections: Connections) -> None:
     taken = [connections.take(User(name)) for name in ("ann", "bo", "cy")]
-    for name, one in zip(("ann", "bo", "cy"), taken, strict=True):
-        connections.give_back(User(name), one)
-    assert [str(one).startswith("<batuta_sql.Connection closed") for one in taken] == [
+    for one in taken:
+        connections.give_back(one)
+    assert [str(one.connection).startswith("<batuta_sql.Connection closed") for one in taken] == [
         True,
         False,
         False,
