@@ -264,6 +264,8 @@ class EngineSettings(_Frozen):
     :param stage_kms_key: the store's key, for ``aws:kms``.
     :param from_bytes: bytes that have arrived, or are thought to, from which on it is asked; None:
         ``memory_limit``.
+    :param local_rows: so many rows of a fragment, at most, go with the statement and are not
+        staged; 0: all are staged.
     :param in_place: sources whose Parquet files, Delta and Iceberg tables the server reads itself,
         under the same paths.
     :param usd_per_hour: what the server costs while it runs a residual; None: nothing.
@@ -279,6 +281,7 @@ class EngineSettings(_Frozen):
     stage_encryption: Literal["AES256", "aws:kms"] | None = None
     stage_kms_key: str | None = None
     from_bytes: ByteSize | None = Field(default=None, ge=0)
+    local_rows: int = Field(default=1_000, ge=0)
     in_place: tuple[str, ...] = ()
     usd_per_hour: float | None = Field(default=None, ge=0)
     bytes_per_second: ByteSize = Field(default=ByteSize(50_000_000), gt=0)

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -18,6 +19,7 @@ import pyarrow as pa
 from batuta_sql.catalog.local_objects import SPILLED
 from batuta_sql.costing import QueryCost
 from batuta_sql.engines.duckdb import quote
+from batuta_sql.engines.local_relations import LocalRelation, with_local_relations
 from batuta_sql.exchange.fetch import Fetch, FetchMetrics, Misjudged, Prefetch, Stop
 from batuta_sql.exchange.gather import Gathered, Gathering
 from batuta_sql.exchange.keys import with_keys
@@ -90,6 +92,7 @@ class Execution:
     :param name: unique among all executions of the engine.
     :param last: whether no other attempt may follow.
     :param watch: what hears of the fetches.
+    :param local: rows that go with the statements, by the fragments that they were.
     """
 
     def __init__(
@@ -104,7 +107,9 @@ class Execution:
         *,
         last: bool = False,
         watch: QueryWatch = NOT_WATCHED,
+        local: Mapping[str, LocalRelation] = MappingProxyType({}),
     ) -> None:
+        self._local = local
         self.session = session
         self.placed = placed
         self.stop = stop
@@ -243,6 +248,8 @@ class Execution:
         """A fragment to be run: a scan of the fallback, or one of the plan."""
         reduced = wanted if isinstance(wanted, Reduced) else Reduced(wanted, wanted)
         fragment = reduced.sent
+        if self._local:
+            fragment = replace(fragment, sql=with_local_relations(fragment.sql, self._local))
         source = self.session.sources[fragment.source]
         kept = self._kept.get(fragment.name) or self.session.results.get(fragment)
         if kept is not None:

@@ -38,6 +38,7 @@ from batuta_sql.engines.in_place import (
     in_place,
     watched_files,
 )
+from batuta_sql.engines.local_relations import LOCAL, LocalRelation, local_relation
 from batuta_sql.engines.spark_server import SparkServer, is_staged
 from batuta_sql.engines.staging import Stage, StagedFolder, write_parquet
 from batuta_sql.errors import ConfigError, Error
@@ -239,6 +240,8 @@ class SparkResidual:
     _folder: StagedFolder | None = field(default=None, repr=False)
     _early: dict[str, tuple[ColumnInfo, ...]] = field(default_factory=dict, repr=False)
     """What was staged while it arrived."""
+    _local: dict[str, LocalRelation] = field(default_factory=dict, repr=False)
+    """What is sent with the statements."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     # --- staging -------------------------------------------------------------------------------
@@ -272,6 +275,25 @@ class SparkResidual:
         for name, sql in waiting.items():
             self._write(name, self.cursor.sql(sql).to_arrow_reader(_BATCH_ROWS))
 
+    def _written_out(
+        self,
+        fetched: Mapping[str, str],
+        described: Mapping[str, tuple[ColumnInfo, ...]],
+        taken: Mapping[str, FetchMetrics],
+    ) -> dict[str, LocalRelation]:
+        """The fragments whose rows are few enough to go with the statements."""
+        dialect = self.engine.session.capabilities[ENGINE].dialect
+        found: dict[str, LocalRelation] = {}
+        for name, sql in fetched.items():
+            metrics = taken.get(name)
+            if name in self._early or metrics is None or not metrics.finished:
+                continue
+            if metrics.rows <= self.engine.settings.local_rows:
+                relation = local_relation(self.cursor.sql(sql), described[name], dialect)
+                if relation is not None:
+                    found[name] = relation
+        return found
+
     # --- the residual --------------------------------------------------------------------------
 
     def deliver(
@@ -292,17 +314,29 @@ class SparkResidual:
         self.why = self._obstacle(plan, described, taken, labels)
         if self.why:
             return None
+        if len(plan.fragments) > 1:
+            # One that comes alone may be a stream, which is read once.
+            self._local = self._written_out(fetched, described, taken)
         placed = self._placed(plan, described, taken)
         if placed is None:
             self.why = _NOT_PROVED
             return None
-        self._stage({n: sql for n, sql in fetched.items() if n not in self._early})
+        here = self._early.keys() | self._local.keys()
+        self._stage({n: sql for n, sql in fetched.items() if n not in here})
         self.placed = placed
         session = self.engine.session
         cost = QueryCost(session.costing, self.sql, self.stop)
         name = f"engine:{id(self):x}"
         self.execution = Execution(
-            session, placed, self.cursor, cost, self.stop, lambda p: p, name, last=True
+            session,
+            placed,
+            self.cursor,
+            cost,
+            self.stop,
+            lambda p: p,
+            name,
+            last=True,
+            local=self._local,
         )
         watched = self.foreseen.watched
         made = self.execution.deliver(whole=bool(watched))
@@ -343,20 +377,8 @@ class SparkResidual:
         described: Mapping[str, tuple[ColumnInfo, ...]],
         taken: Mapping[str, FetchMetrics],
     ) -> Placed | None:
-        """The residual over staged tables; None where the engine would only give one back."""
-        folder = self.open_folder()
-        tables = {
-            name: TableInfo(
-                source=ENGINE,
-                path=("parquet", folder.place(name)),
-                columns=columns,
-                kind="staged",
-                statistics=Statistics(
-                    float(taken[name].rows) if name in taken and taken[name].finished else None
-                ),
-            )
-            for name, columns in described.items()
-        }
+        """The residual over these tables; None where the engine would only give one back."""
+        tables = {name: self._table(name, c, taken) for name, c in described.items()}
         session = self.engine.session
         placed = place(
             _over(plan.plan, tables, self.foreseen.in_place),
@@ -370,12 +392,25 @@ class SparkResidual:
             return None
         return _renamed(placed)
 
+    def _table(
+        self, name: str, columns: tuple[ColumnInfo, ...], taken: Mapping[str, FetchMetrics]
+    ) -> TableInfo:
+        """What has arrived, as the engine reads it."""
+        metrics = taken.get(name)
+        rows = float(metrics.rows) if metrics is not None and metrics.finished else None
+        local = self._local.get(name)
+        if local is not None:
+            return TableInfo(ENGINE, (local.marker,), columns, LOCAL, statistics=Statistics(rows))
+        path = ("parquet", self.open_folder().place(name))
+        return TableInfo(ENGINE, path, columns, "staged", statistics=Statistics(rows))
+
     def metrics(self) -> dict[str, Any] | None:
         if self.execution is None:
             return None
         return {
             "name": self.engine.name,
             "bytes_staged": self.bytes_staged,
+            "with_statement": sorted(self._local),
             "in_place": sorted(self.foreseen.in_place),
             "fragments": [
                 {"sql": r.fragment.sql, "rows": r.rows, "bytes": r.bytes, "seconds": r.seconds}

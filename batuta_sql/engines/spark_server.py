@@ -8,6 +8,7 @@ from functools import cached_property
 from sqlglot import exp
 
 from batuta_sql.engines.in_place import IN_PLACE, relation_in_place
+from batuta_sql.engines.local_relations import LOCAL, local_table
 from batuta_sql.plan.relational import Expr
 from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import Environment, Typed
@@ -43,6 +44,8 @@ class _Translator(DatabricksTranslator):
     def table(self, table: TableInfo) -> exp.Table:
         if table.kind == IN_PLACE:
             return relation_in_place(table, self.dialect)
+        if table.kind == LOCAL:
+            return local_table(table)
         return super().table(table)
 
     def aggregate(self, expression: Expr, environment: Environment) -> Typed:

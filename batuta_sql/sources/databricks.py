@@ -37,7 +37,7 @@ from batuta_sql.sources.databricks_results import (
     numbers_of_parts,
     parts_of,
 )
-from batuta_sql.sources.databricks_sql import capabilities
+from batuta_sql.sources.databricks_sql import capabilities, without_variables
 from batuta_sql.sources.databricks_statements import Statement
 from batuta_sql.sources.databricks_warehouse import Warehouse
 
@@ -139,7 +139,8 @@ class Databricks:
             body["catalog"] = self._settings.catalog
         if self._settings.schema_ is not None:
             body["schema"] = self._settings.schema_
-        return Statement(self._workspace, sql, body, self._settings.query_timeout)
+        sent = without_variables(sql)
+        return Statement(self._workspace, sent, body, self._settings.query_timeout)
 
     def load(self) -> Load | None:
         return self._warehouse.load() if self._has_warehouse else None

@@ -30,6 +30,7 @@ from batuta_sql.sources.adbc import (
 from batuta_sql.sources.base import FragmentQuery, TableName
 from batuta_sql.sources.databricks_catalog import Record, at_once
 from batuta_sql.sources.databricks_rest import Workspace
+from batuta_sql.sources.databricks_sql import without_variables
 from batuta_sql.sources.databricks_types import arrow_of, fitted_batch
 
 _TOKEN = re.compile(r"(?:token|password)=([^;&]+)")
@@ -151,7 +152,7 @@ class AdbcTransport:
 
 class _FittedSnapshot(AdbcSnapshot):
     def read(self, query: FragmentQuery) -> AdbcReader:
-        return _FittedReader(self.run(query.sql), query, self._source)
+        return _FittedReader(self.run(without_variables(query.sql)), query, self._source)
 
 
 class _FittedReader(AdbcReader):

@@ -47,6 +47,16 @@ def capabilities() -> Capabilities:
     )
 
 
+def without_variables(sql: str) -> str:
+    """A statement in which nothing is taken for a variable.
+
+    Spark puts values of its configuration and of its environment where ``${...}`` stands, in texts
+    too, before it reads a statement (``spark.sql.variable.substitute``). Outside of texts there is
+    no such thing but in names, and those are not found then.
+    """
+    return sql.replace("${", "$\\u007b")
+
+
 class DatabricksTranslator(DatePartMethods, PushTranslator):
     """DuckDB's meaning in Databricks' words."""
 

@@ -9,6 +9,7 @@ are the Unity Catalog, warehouses, query history, and the DuckDB that holds the 
   parts behind links that expire;
 - logins: a personal token, OAuth from machine to machine; minilake takes any;
 - DESCRIBE TABLE ... AS JSON, DESCRIBE DETAIL, tags, table summaries, credentials for S3;
+- variables, which Spark substitutes in the text of a statement;
 - ``/_test/...``: what was asked, and faults to come.
 """
 
@@ -137,7 +138,7 @@ class Run:
             self.cursor.execute(
                 "CREATE OR REPLACE TEMP MACRO raise_error(message) AS error(message)"
             )
-            sql = sqlglot.transpile(sql, read="databricks", write="duckdb")[0]
+            sql = sqlglot.transpile(substituted(sql), read="databricks", write="duckdb")[0]
         result = self.cursor.execute(sql)
         return result.to_arrow_table() if result.description else pa.table({})
 
@@ -246,6 +247,11 @@ def plain(value: Any, type_: pa.DataType) -> Any:
     if pa.types.is_list(type_):
         return [plain(v, type_.value_type) for v in value]
     return value
+
+
+def substituted(sql: str) -> str:
+    """With variables' values, as Spark puts them there before it parses."""
+    return re.sub(r"\$\{env:(\w+)\}", lambda found: os.environ.get(found[1], ""), sql)
 
 
 def in_duckdb(name: str) -> str:

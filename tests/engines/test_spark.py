@@ -207,17 +207,24 @@ QUERIES = [
 ]
 
 
+WAYS = {"staged": 0, "with the statement": 1000}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("sql", QUERIES)
-def test_edge_values(spark_connect: Emulator, tmp_path: Path, stage: Path, sql: str) -> None:
-    compare_edge_values(spark_connect, tmp_path, stage, sql)
+def test_edge_values(
+    spark_connect: Emulator, tmp_path: Path, stage: Path, sql: str, way: str
+) -> None:
+    compare_edge_values(spark_connect, tmp_path, stage, sql, way)
 
 
 @pytest.mark.xdist_group("apache spark")
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("sql", QUERIES)
 def test_edge_values_on_apache_spark(
-    apache_spark: Emulator, tmp_path: Path, stage: Path, sql: str
+    apache_spark: Emulator, tmp_path: Path, stage: Path, sql: str, way: str
 ) -> None:
-    compare_edge_values(apache_spark, tmp_path, stage, sql)
+    compare_edge_values(apache_spark, tmp_path, stage, sql, way)
 
 
 PRODUCTS = [
@@ -282,7 +289,7 @@ def test_products_on_apache_spark(
     compare_products(apache_spark, tmp_path, stage, value, low)
 
 
-def compare_edge_values(server: Emulator, tmp_path: Path, stage: Path, sql: str) -> None:
+def compare_edge_values(server: Emulator, tmp_path: Path, stage: Path, sql: str, way: str) -> None:
     with duckdb.connect() as truth:
         paths = {}
         for name in ("crm", "lake"):
@@ -292,11 +299,12 @@ def compare_edge_values(server: Emulator, tmp_path: Path, stage: Path, sql: str)
             truth.execute(f"ATTACH '{paths[name]['path']}' AS {name} (READ_ONLY)")
         wanted = answer_of(truth.sql(sql).to_arrow_table())
         truth.execute("DETACH crm; DETACH lake")
-    config = {"sources": paths, "engine": engine(server, stage)}
+    config = {"sources": paths, "engine": engine(server, stage) | {"local_rows": WAYS[way]}}
     with batuta_sql.connect(config) as connection:
         cursor = connection.execute(sql)
         got = answer_of(cursor.fetch_arrow_table())
         assert used(cursor), cursor.plan
+        assert (cursor.metrics["engine"]["bytes_staged"] == 0) == (WAYS[way] > 0)
     assert difference(got, wanted, sql) is None
 
 

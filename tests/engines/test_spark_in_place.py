@@ -237,7 +237,8 @@ def test_other_tables_are_fetched(
         "lake": {"kind": "delta", "path": str(lake)},
         "crm": {"kind": "duckdb", "path": str(tmp_path / "crm.duckdb")},
     }
-    config = {"sources": sources, "engine": engine(spark_connect, stage) | {"in_place": ["lake"]}}
+    own = engine(spark_connect, stage) | {"in_place": ["lake"], "local_rows": 0}
+    config = {"sources": sources, "engine": own}
     with batuta_sql.connect(config) as connection:
         sql = "SELECT p, count(*) FROM lake.v JOIN crm.v USING (i) GROUP BY p ORDER BY p"
         cursor = connection.execute(sql)
@@ -282,7 +283,8 @@ def test_a_file_that_is_written_over_meanwhile_ends_the_query(
         "lake": {"kind": "files", "path": str(tmp_path / "lake")},
         "crm": {"kind": "duckdb", "path": str(tmp_path / "crm.duckdb")},
     }
-    config = {"sources": sources, "engine": engine(spark_connect, stage) | {"in_place": ["lake"]}}
+    own = engine(spark_connect, stage) | {"in_place": ["lake"], "local_rows": 0}
+    config = {"sources": sources, "engine": own}
     sql = "SELECT count(*) FROM lake.v JOIN crm.v USING (i)"
     with batuta_sql.connect(config) as connection:
         assert connection.execute(sql).fetchall() == [(2,)]
@@ -308,7 +310,8 @@ def test_deleted_rows_stay_deleted(spark_connect: Emulator, tmp_path: Path, stag
         "lake": {"kind": "delta", "path": str(tmp_path / "lake")},
         "crm": {"kind": "duckdb", "path": str(tmp_path / "crm.duckdb")},
     }
-    config = {"sources": sources, "engine": engine(spark_connect, stage) | {"in_place": ["lake"]}}
+    own = engine(spark_connect, stage) | {"in_place": ["lake"], "local_rows": 0}
+    config = {"sources": sources, "engine": own}
     with batuta_sql.connect(config) as connection:
         for table, wanted in (("v", 50), ('"v@v0"', 100)):
             cursor = connection.execute(f"SELECT count(*) FROM lake.{table} JOIN crm.v USING (i)")

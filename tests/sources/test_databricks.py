@@ -53,6 +53,22 @@ def statements(lake: Workspace) -> int:
     return lake.lines().count("POST /api/2.0/sql/statements")
 
 
+def test_no_text_is_taken_for_a_variable(lake: Workspace) -> None:
+    """Spark puts a value where ``${...}`` stands in a statement, in a text too."""
+    name = lake.new_schema()
+    lake.run(f"CREATE TABLE lab.{name}.t AS SELECT 1 AS id, '$' || '{{env:PATH}}' AS word")
+    text = "${env:PATH}"
+    with connect(lake) as connection:
+        for sql, parameters in (
+            (f"SELECT word FROM dbx.{name}.t WHERE word = '{text}'", None),
+            (f"SELECT word FROM dbx.{name}.t WHERE word = ?", [text]),
+            (f"SELECT t.word FROM dbx.{name}.t t JOIN mine USING (word)", None),
+        ):
+            connection.register("mine", pa.table({"word": [text, "x"]}))
+            cursor = connection.execute(sql, parameters)
+            assert cursor.fetchall() == [(text,)], sql
+
+
 # --- metadata ----------------------------------------------------------------------------------
 
 
