@@ -192,7 +192,11 @@ def write_parquet(
     """
     held: list[pa.RecordBatch] = []
     rows = bytes_ = 0
-    with pq.ParquetWriter(file, schema, compression="zstd", compression_level=1) as writer:
+    # NaN would be left out of them, and so be left out by readers that go by them.
+    told = [f.name for f in schema if not pa.types.is_floating(f.type)]
+    with pq.ParquetWriter(
+        file, schema, compression="zstd", compression_level=1, write_statistics=told
+    ) as writer:
 
         def flush() -> None:
             writer.write_table(pa.Table.from_batches(held, schema))

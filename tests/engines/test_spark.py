@@ -178,6 +178,9 @@ QUERIES = [
     " JOIN lake.v b ON a.i = b.i GROUP BY ALL ORDER BY ALL",
     "SELECT a.i, b.d, a.d = b.d AS same FROM crm.v a LEFT JOIN lake.v b ON a.d = b.d AND b.i < 20"
     " ORDER BY ALL",
+    # Statistics of what is staged leave NaN out, which equals itself.
+    "SELECT a.i, a.d, b.f FROM crm.v a JOIN lake.v b ON a.d = b.d AND b.i IN (0, 6) ORDER BY ALL",
+    "SELECT a.i, a.f FROM crm.v a JOIN lake.v b ON a.f = b.f AND b.i IN (0, 5) ORDER BY ALL",
     "SELECT a.t, count(b.t) FROM crm.v a FULL JOIN lake.v b ON a.t = b.t GROUP BY a.t"
     " ORDER BY a.t NULLS FIRST",
     "SELECT DISTINCT a.small, b.amount FROM crm.v a JOIN lake.v b USING (i) ORDER BY ALL DESC",
