@@ -43,7 +43,8 @@ from batuta_sql.typecodes import (
 )
 
 if TYPE_CHECKING:
-    from batuta_sql.dbapi import Connection, Cursor, connect
+    from batuta_sql.cursor import Cursor
+    from batuta_sql.dbapi import Connection, connect
     from batuta_sql.plan.cost import Estimate
     from batuta_sql.sources.file_labels import read_labels
     from batuta_sql.sync.checkpoint import CheckpointError
@@ -57,7 +58,7 @@ paramstyle = "qmark"
 
 _LAZY = {
     "Connection": "batuta_sql.dbapi",
-    "Cursor": "batuta_sql.dbapi",
+    "Cursor": "batuta_sql.cursor",
     "Estimate": "batuta_sql.plan.cost",
     "CheckpointError": "batuta_sql.sync.checkpoint",
     "SchemaDrift": "batuta_sql.sync.drift",

@@ -20,7 +20,7 @@ from typing import Any
 
 from cachetools import TTLCache
 
-from batuta_sql.config import CostSettings, PricingSettings, SourceSettings
+from batuta_sql.config import CostSettings
 from batuta_sql.errors import CostRefused, Error, QueryCancelled
 from batuta_sql.exchange.fetch import FetchMetrics, Stop, fragment_query
 from batuta_sql.guards import pricing as prices
@@ -30,6 +30,7 @@ from batuta_sql.guards.learning import Correction, Learned
 from batuta_sql.plan.cost import Estimate, total
 from batuta_sql.plan.fragments import Fragment
 from batuta_sql.secrets import Secret
+from batuta_sql.source_settings import PricingSettings, SourceSettings
 from batuta_sql.sources.base import Source, SourceEstimate
 from batuta_sql.workers import Workers
 
@@ -51,6 +52,23 @@ class _Asked:
     found: SourceEstimate
     correction: Correction
     shape: str
+
+
+@dataclass(frozen=True)
+class EngineRun:
+    """What another engine took of a residual.
+
+    :param estimate: what it was thought to take; None where it is free.
+    :param bytes: of Arrow data that came back.
+    :param usd: the price of its seconds; None where they have none.
+    """
+
+    source: str
+    estimate: Estimate | None
+    rows: int
+    bytes: int
+    seconds: float
+    usd: float | None
 
 
 class Costing:
@@ -352,15 +370,43 @@ class QueryCost:
 
     # --- after ---------------------------------------------------------------------------------
 
-    def finish(self, took: Sequence[tuple[Fragment, FetchMetrics | None]], status: Status) -> None:
-        """Writes down what the fragments took; estimates that are still asked for are waited for
-        by the thread that writes.
+    def finish(
+        self,
+        took: Sequence[tuple[Fragment, FetchMetrics | None]],
+        status: Status,
+        engine: EngineRun | None = None,
+    ) -> None:
+        """Writes down what the fragments took, and another engine; estimates that are still asked
+        for are waited for by the thread that writes.
         """
         history = self._costing.history
-        if history is None or self._started is None or not took:
+        if history is None or self._started is None or not (took or engine):
             return
         facts = [(f, m, _status(m, status)) for f, m in took]
-        history.add(lambda: self._runs(facts))
+        besides = [self._run_of(engine, status)] if engine is not None else []
+        history.add(lambda: [*self._runs(facts), *besides])
+
+    def _run_of(self, engine: EngineRun, status: Status) -> Run:
+        text, estimate = without_constants(self._sql), engine.estimate
+        return Run(
+            query=self._id,
+            fragment="engine",
+            started=self._started or time.time(),
+            sql=text,
+            sql_hash=digest(text),
+            source=engine.source,
+            place="",
+            shape="",
+            status=status,
+            estimated_usd=estimate.usd if estimate is not None else None,
+            estimated_scanned=estimate.bytes_scanned if estimate is not None else None,
+            confidence=estimate.confidence if estimate is not None else "unknown",
+            basis=estimate.basis if estimate is not None else "",
+            rows=engine.rows,
+            bytes=engine.bytes,
+            seconds=engine.seconds,
+            usd=engine.usd,
+        )
 
     def _runs(self, facts: Sequence[tuple[Fragment, FetchMetrics | None, Status]]) -> list[Run]:
         costing = self._costing

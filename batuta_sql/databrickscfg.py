@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from batuta_sql.config import WorkspaceSettings
 from batuta_sql.errors import ConfigError, did_you_mean
 from batuta_sql.secrets import Secret
+from batuta_sql.source_settings import WorkspaceSettings
 
 _WAREHOUSE_PATH = re.compile(r"/?sql/(?:1\.0|protocolv1)/(?:warehouses|endpoints)/([\w-]+)/?")
 

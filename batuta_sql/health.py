@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from batuta_sql.config import Locality, SourceSettings
 from batuta_sql.errors import Error
 from batuta_sql.guards.labels import is_called, labelled_tables
 from batuta_sql.guards.locality import Whereabouts
 from batuta_sql.guards.tiers import TierGate
 from batuta_sql.secrets import without_passwords
+from batuta_sql.setting_types import Locality
+from batuta_sql.source_settings import SourceSettings
 from batuta_sql.sources.base import Source
 
 

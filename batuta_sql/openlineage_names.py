@@ -15,7 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from batuta_sql.config import (
+from batuta_sql.errors import ConfigError
+from batuta_sql.guards.locality import POSTGRESQL_PORT, endpoints
+from batuta_sql.source_settings import (
     AldSettings,
     BigQuerySettings,
     DatabricksSettings,
@@ -28,8 +30,6 @@ from batuta_sql.config import (
     SQLiteSettings,
     UnitySettings,
 )
-from batuta_sql.errors import ConfigError
-from batuta_sql.guards.locality import POSTGRESQL_PORT, endpoints
 from batuta_sql.watching import Destination
 
 LOCAL = "batuta://local"

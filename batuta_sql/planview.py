@@ -161,8 +161,8 @@ class Plan:
 
     def _engine_metrics(self) -> dict[str, Any] | None:
         """What another engine took of the residual; None where none was asked."""
-        second = self._query.second
-        return second.metrics() if second is not None else None
+        run = self._query.residual_run
+        return run.metrics() if run is not None else None
 
     # --- labels --------------------------------------------------------------------------------
 
@@ -254,24 +254,26 @@ class Plan:
 
     def _elsewhere(self) -> str:
         """Where the residual ran, or will run, where that need not be here."""
-        elsewhere, second = self._query.session.elsewhere, self._query.second
-        if elsewhere is None:
+        engine, run = self._query.session.residuals, self._query.residual_run
+        if engine.is_here:
             return ""
-        if second is None:
-            return f"\n\nResidual: {self._foreseen(elsewhere)}"
-        if second.placed is None:
-            return f"\n\nResidual: here, since {second.why}"
-        runs = {r.fragment.name: r for r in (second.execution.runs if second.execution else ())}
+        if run is None:
+            return f"\n\nResidual: {self._foreseen(engine)}"
+        if run.placed is None:
+            return f"\n\nResidual: here, since {run.why}"
+        runs = {r.fragment.name: r for r in (run.execution.runs if run.execution else ())}
 
         def took(fragment: Fragment) -> list[str]:
-            run = runs.get(fragment.name)
-            if run is None or run.rows is None:
+            its = runs.get(fragment.name)
+            if its is None or its.rows is None:
                 return []
-            told = f"took {run.rows:,} rows, {run.bytes or 0:,} bytes, {run.seconds or 0:.3f} s"
+            told = f"took {its.rows:,} rows, {its.bytes or 0:,} bytes, {its.seconds or 0:.3f} s"
             return [told]
 
-        over = f"{size(second.bytes_staged)} staged{self._in_place(second.foreseen)}"
-        return f"\n\nResidual: on {elsewhere.name}, over {over}\n{explain(second.placed, took)}"
+        sent = f"{', '.join(run.sent)} sent with the statement" if run.sent else ""
+        staged = f"{size(run.bytes_staged)} staged" if run.bytes_staged or not sent else ""
+        over = ", ".join(p for p in (staged, sent) if p) + self._in_place(run.foreseen)
+        return f"\n\nResidual: on {engine.name}, over {over}\n{explain(run.placed, took)}"
 
     def _foreseen(self, engine: ResidualEngine) -> str:
         foreseen = self._query.foreseen

@@ -37,7 +37,8 @@ from batuta_sql.plan.transformations import Transformations, transformations_of
 from batuta_sql.sources.file_labels import labels_of_files, may_carry_labels
 
 if TYPE_CHECKING:
-    from batuta_sql.config import Settings, SourceSettings
+    from batuta_sql.config import Settings
+    from batuta_sql.source_settings import SourceSettings
 
 _BY_NAME = frozenset({"query", "query_table"})
 """Table functions that read a local table by a name in a text."""

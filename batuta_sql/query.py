@@ -20,7 +20,7 @@ from sqlglot import exp
 
 from batuta_sql.catalog.names import NamesInReach
 from batuta_sql.costing import QueryCost
-from batuta_sql.engines.base import Foreseen
+from batuta_sql.engines.base import Foreseen, Left
 from batuta_sql.engines.duckdb import (
     PendingResult,
     changed_rows,
@@ -87,8 +87,8 @@ class Query:
         self.watch = session.watchers.watch(statement.sql)
         self.cost = QueryCost(session.costing, statement.sql, self.stop)
         self.execution = self._execution(None, str(self.number))
-        self.second: ResidualRun | None = None
-        """The residual on another engine, where the connection has one."""
+        self.residual_run: ResidualRun | None = None
+        """The residual on its engine; None before anything is fetched."""
         self.expected: list[Fragment] = []
         """The scans that a fallback will make, before they are made."""
         self.planning_seconds = 0.0
@@ -221,7 +221,7 @@ class Query:
     @property
     def executions(self) -> list[Execution]:
         """What fetches now: from the sources, and from another engine."""
-        second = self.second.execution if self.second is not None else None
+        second = self.residual_run.execution if self.residual_run is not None else None
         return [self.execution] if second is None else [self.execution, second]
 
     @property
@@ -453,18 +453,15 @@ class Query:
     def _residual(self) -> str:
         """The statement that runs here, over what has arrived."""
         deliveries = self._delivered()
-        second = self.second
-        if second is not None:
-            placed = self._placed_now()
-            taken = self.execution.taken()
-            made = second.deliver(placed, deliveries, taken, self._labels_of_all)
-            if made is not None:
-                assert second.placed is not None
-                return _statement(second.placed, made)
+        assert self.residual_run is not None
+        taken = self.execution.taken()
+        left = self.residual_run.run(self._placed_now(), deliveries, taken, self._labels_of_all)
+        if left is None:
             # What the engine was to read by itself.
             self.execution.stage_early = None
             deliveries = self.execution.deliver(arrived=deliveries)
-        return _statement(self._placed_now(), deliveries)
+            left = Left(self._placed_now(), deliveries)
+        return _statement(left.placed, left.deliveries)
 
     def _placed_now(self) -> Placed:
         """The plan that was carried out; keys may have been chosen anew meanwhile."""
@@ -475,10 +472,10 @@ class Query:
     def foreseen(self) -> Foreseen:
         """What is known of the engine that will run the residual, before anything is fetched."""
         if self._foreseen is None:
-            engine, placed = self.session.elsewhere, self.placed
+            engine, placed = self.session.residuals, self.placed
             self._foreseen = (
                 engine.foresee(placed, self._labels_of_all)
-                if engine is not None and placed is not None and placed.fragments
+                if placed is not None and placed.fragments
                 else Foreseen()
             )
         return self._foreseen
@@ -501,11 +498,10 @@ class Query:
         return self._deliver()
 
     def _deliver(self) -> dict[str, Delivery]:
-        engine, foreseen = self.session.elsewhere, self.foreseen
-        if engine is not None:
-            self.second = engine.residual(self.cursor, self.stop, self._text, foreseen)
-            if foreseen.is_likely:
-                self.execution.stage_early = self.second.stage_early
+        engine, foreseen = self.session.residuals, self.foreseen
+        self.residual_run = engine.residual(self.cursor, self.stop, self._text, foreseen)
+        if foreseen.is_likely:
+            self.execution.stage_early = self.residual_run.stage_early
         return self.execution.deliver(frozenset(foreseen.in_place))
 
     def _begin_again(self, runaways: frozenset[TableKey] = frozenset()) -> None:
@@ -516,8 +512,8 @@ class Query:
         :param runaways: tables over which nothing is joined or grouped at their source.
         """
         assert self._optimised is not None
-        if self.second is not None:
-            self.second.release()
+        if self.residual_run is not None:
+            self.residual_run.release()
         known = self.execution.known
         self.execution.cancel()
         self.execution.release()
@@ -592,8 +588,8 @@ class Query:
         self._cancelled = True
         self.stop.set(None)
         self.execution.cancel()
-        if self.second is not None:
-            self.second.cancel()
+        if self.residual_run is not None:
+            self.residual_run.cancel()
         with contextlib.suppress(duckdb.Error):
             # The query may have ended, and its cursor with it, in the meantime.
             self.cursor.interrupt()
@@ -614,8 +610,8 @@ class Query:
         self._closed = True
         self.record_metrics()
         self.execution.release()
-        if self.second is not None:
-            self.second.release()
+        if self.residual_run is not None:
+            self.residual_run.release()
         self.record_metrics()
         ending = self._ending()
         self._write_down(ending)
@@ -636,7 +632,7 @@ class Query:
         return "finished" if self._begun else "planned"
 
     def _write_down(self, ending: Ending) -> None:
-        """For the history: what the fragments took, and how the query ended."""
+        """For the history: what the fragments took, another engine, and how the query ended."""
         if not self.runs:
             return
         status: Status = "finished" if ending == "planned" else ending
@@ -645,12 +641,13 @@ class Query:
         skipped = self.execution.not_fetched
         asked = [r.fragment for r in self.runs if r.age is None and r.fragment.name not in skipped]
         took = [(f, by_name.get(f.name)) for f in asked]
-        self.cost.finish(took, status)
+        engine = self.residual_run.taken() if self.residual_run is not None else None
+        self.cost.finish(took, status, engine)
 
     def _drop_spilled(self) -> None:
         self.execution.drop_spilled()
-        if self.second is not None:
-            self.second.drop_spilled()
+        if self.residual_run is not None:
+            self.residual_run.drop_spilled()
         self.cursor.close()
 
 

@@ -11,6 +11,7 @@ from sqlglot import exp
 from batuta_sql.catalog.catalog import Catalog
 from batuta_sql.costing import Costing
 from batuta_sql.engines.duckdb import DuckDBEngine
+from batuta_sql.engines.in_process import InProcess
 from batuta_sql.exchange.result_cache import ResultCache
 from batuta_sql.exchange.throttle import Governor, Throttled
 from batuta_sql.labels import TableLabels
@@ -55,8 +56,8 @@ class Session:
 
     governors: dict[str, Governor] = field(default_factory=dict)
     """By source, made when something is first read there."""
-    elsewhere: ResidualEngine | None = None
-    """Another engine than the one in this process; None: there is none."""
+    residuals: ResidualEngine = field(default_factory=InProcess)
+    """What joins and groups what has arrived."""
 
     def governor(self, source: str) -> Governor:
         """What says how much of a source may be read at once."""

@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 
 import duckdb
 
-from batuta_sql.config import SourceSettings
 from batuta_sql.errors import NotSupportedError
 from batuta_sql.plan.rates import Rates
 from batuta_sql.profile import Measured
+from batuta_sql.source_settings import SourceSettings
 from batuta_sql.sources.base import FragmentQuery, Source
 
 _LONG_ENOUGH = 0.25

@@ -21,7 +21,7 @@ import pyarrow as pa
 from batuta_sql.parquet_types import check_parquet_types
 
 if TYPE_CHECKING:
-    from batuta_sql.dbapi import Cursor
+    from batuta_sql.cursor import Cursor
 
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
 

@@ -1,8 +1,10 @@
-"""What an engine for residuals is, beside the DuckDB of this process (``engines/duckdb.py``).
+"""What an engine for residuals is.
 
-A residual goes there in three steps: what is foreseen before anything is fetched (``Foreseen``);
-the rows of the fragments, staged while they arrive where they are many; and the residual itself,
-placed over what is staged, whose rows come back as deliveries like those of any fragment.
+A residual goes to one in three steps: what is foreseen before anything is fetched (``Foreseen``);
+the rows of the fragments, staged while they arrive where they are many; and the residual itself. An
+engine elsewhere runs as much of it as is proved there, and what it makes comes back as deliveries
+like those of any fragment; what is left (``Left``), all of it where the engine is the one of this
+process, the query's own cursor runs.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow.dataset as ds
 
+    from batuta_sql.costing import EngineRun
     from batuta_sql.exchange.fetch import FetchMetrics, Stop
     from batuta_sql.execution import Execution
     from batuta_sql.health import SourceCheck
@@ -49,11 +52,22 @@ class Foreseen:
     estimate: Estimate | None = None
 
 
+@dataclass(frozen=True)
+class Left:
+    """What is left of a residual for the cursor of its query.
+
+    :param deliveries: what it reads, by the names of the plan's exchanges.
+    """
+
+    placed: Placed
+    deliveries: Mapping[str, Delivery]
+
+
 class ResidualRun(Protocol):
     """One query's residual on an engine, once.
 
-    ``placed`` is what is placed there and here, None while, and where, all of it stays here, which
-    ``why`` then explains.
+    ``placed`` is what is placed elsewhere and here, None while, and where, all of it stays here,
+    which ``why`` then explains.
     """
 
     placed: Placed | None
@@ -61,6 +75,11 @@ class ResidualRun(Protocol):
     foreseen: Foreseen
     bytes_staged: int
     execution: Execution | None
+
+    @property
+    def sent(self) -> tuple[str, ...]:
+        """The fragments whose few rows go with the statement."""
+        ...
 
     def stage_early(self, name: str, restored: duckdb.DuckDBPyRelation) -> ds.Dataset | None:
         """Stages a delivery while it arrives.
@@ -71,14 +90,15 @@ class ResidualRun(Protocol):
         """
         ...
 
-    def deliver(
+    def run(
         self,
         plan: Placed,
         deliveries: Mapping[str, Delivery],
         taken: Mapping[str, FetchMetrics],
         labels: Callable[[], Labels],
-    ) -> dict[str, Delivery] | None:
-        """The rows that the engine made of those that have arrived; None: it is not asked.
+    ) -> Left | None:
+        """Runs what it can over what has arrived; None: all of it stays, and what the engine was
+        to read by itself has still to be fetched.
 
         :param taken: what each fragment took.
         :param labels: the labels of whatever the plan reads.
@@ -88,6 +108,10 @@ class ResidualRun(Protocol):
 
     def metrics(self) -> dict[str, Any] | None:
         """What it took; None where the engine was not asked."""
+        ...
+
+    def taken(self) -> EngineRun | None:
+        """The same for the history; when it has ended."""
         ...
 
     def cancel(self) -> None: ...
@@ -100,17 +124,19 @@ class ResidualRun(Protocol):
 
 
 class ResidualEngine(Protocol):
-    """An engine of a connection; it is contacted when a residual is first sent there."""
+    """An engine of a connection; one elsewhere is contacted when a residual is first sent there."""
 
     name: str
+    is_here: bool
+    """Whether it is the DuckDB of this process, which needs no word in a plan."""
 
     @property
     def from_bytes(self) -> int:
         """Of what has arrived, or is thought to: from here on a residual goes there."""
         ...
 
-    def check(self) -> SourceCheck:
-        """Whether it answers, and can be given rows."""
+    def check(self) -> SourceCheck | None:
+        """Whether it answers, and can be given rows; None where that goes without saying."""
         ...
 
     def foresee(self, plan: Placed, labels: Callable[[], Labels]) -> Foreseen: ...

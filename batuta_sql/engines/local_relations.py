@@ -55,7 +55,7 @@ def local_relation(
     if not found:
         return None
     for values, column in zip(zip(*found, strict=True), columns, strict=True):
-        if not all(v is None or _has_one_text(v, column.type) for v in values):
+        if not all(v is None or has_one_text(v, column.type) for v in values):
             return None
     each = [f"({', '.join(_literal(v, dialect) for v in row)})" for row in found]
     names = [f"c{n}" for n in range(len(columns))]
@@ -86,7 +86,8 @@ def _text(column: ColumnInfo) -> str:
     return f"CAST({name} AS VARCHAR)"
 
 
-def _has_one_text(value: str, type_: str) -> bool:
+def has_one_text(value: str, type_: str) -> bool:
+    """Whether a value of a DuckDB type that is staged is written here as it is there."""
     if type_ == "VARCHAR":
         return "\0" not in value
     if type_ == "DATE" or type_ in _TYPES:
@@ -99,6 +100,14 @@ def _literal(value: str | None, dialect: str) -> str:
 
 
 def _cast(name: str, column: ColumnInfo, dialect: str) -> str:
-    # Of texts too: a column of nothing but NULL would have no type.
-    value = f"CAST({name} AS {_TYPES.get(column.type, column.type)})"
-    return f"{value} AS {quoted_column(column.name, None).sql(dialect)}"
+    return f"{read_as(name, column.type)} AS {quoted_column(column.name, None).sql(dialect)}"
+
+
+def read_as(text: str, type_: str) -> str:
+    """An expression that is a text, as a value of a DuckDB type; of one that is NULL, too."""
+    return f"CAST({text} AS {_TYPES.get(type_, type_)})"
+
+
+def constant(value: str | None, type_: str, dialect: str) -> str:
+    """A value as DuckDB writes it, as one of a DuckDB type there."""
+    return read_as(_literal(value, dialect), type_)

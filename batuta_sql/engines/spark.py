@@ -22,16 +22,9 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from batuta_sql.catalog.catalog import Catalog
-from batuta_sql.config import (
-    ENGINE,
-    STAGE,
-    CostSettings,
-    DatabricksSettings,
-    Settings,
-    SourceSettings,
-)
-from batuta_sql.costing import Costing, QueryCost
-from batuta_sql.engines.base import Foreseen
+from batuta_sql.config import ENGINE, STAGE, CostSettings, Settings
+from batuta_sql.costing import Costing, EngineRun, QueryCost
+from batuta_sql.engines.base import Foreseen, Left
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.engines.in_place import (
     check_watched,
@@ -66,6 +59,7 @@ from batuta_sql.plan.relational import (
 from batuta_sql.plan.site import ColumnInfo, Statistics, TableInfo
 from batuta_sql.plan.unparse import Delivery
 from batuta_sql.session import Session
+from batuta_sql.source_settings import DatabricksSettings, SourceSettings
 from batuta_sql.sources.base import FragmentQuery, Source
 from batuta_sql.units import size
 
@@ -83,6 +77,7 @@ class SparkEngine:
     """
 
     name = "spark"
+    is_here = False
 
     def __init__(self, settings: Settings, session: Session) -> None:
         self.settings = settings.engine
@@ -163,6 +158,8 @@ class SparkEngine:
         found: dict[str, Relation] = {}
         watched: dict[tuple[str, ...], tuple[TableInfo, tuple[str, ...]]] = {}
         wanted = self._wanted_keys(plan)
+        by_name = {f.name: f for f in plan.fragments}
+        dialect = self.session.capabilities[ENGINE].dialect
         exchanges = [n for n in plan.plan.walk() if isinstance(n, Exchange)]
         readers = Counter(n.name for n in exchanges)
         for node in exchanges:
@@ -170,7 +167,8 @@ class SparkEngine:
             if node.site not in self.settings.in_place or readers[node.name] > 1:
                 continue
             if node.name not in wanted:
-                relation = in_place(node, ENGINE, sources, is_staged)
+                sql = by_name[node.name].sql
+                relation = in_place(node, sql, ENGINE, dialect, sources, is_staged)
                 if relation is not None:
                     found[node.name] = relation
                     watched |= watched_files(node, sources)
@@ -296,13 +294,13 @@ class SparkResidual:
 
     # --- the residual --------------------------------------------------------------------------
 
-    def deliver(
+    def run(
         self,
         plan: Placed,
         deliveries: Mapping[str, Delivery],
         taken: Mapping[str, FetchMetrics],
         labels: Callable[[], Labels],
-    ) -> dict[str, Delivery] | None:
+    ) -> Left | None:
         fetched = {
             f.name: _restored(deliveries[f.name], [s for s, _ in f.columns])
             for f in plan.fragments
@@ -341,7 +339,7 @@ class SparkResidual:
         watched = self.foreseen.watched
         made = self.execution.deliver(whole=bool(watched))
         check_watched(watched, self.sources)
-        return made
+        return Left(placed, made)
 
     def _obstacle(
         self,
@@ -392,6 +390,10 @@ class SparkResidual:
             return None
         return _renamed(placed)
 
+    @property
+    def sent(self) -> tuple[str, ...]:
+        return tuple(sorted(self._local))
+
     def _table(
         self, name: str, columns: tuple[ColumnInfo, ...], taken: Mapping[str, FetchMetrics]
     ) -> TableInfo:
@@ -410,13 +412,27 @@ class SparkResidual:
         return {
             "name": self.engine.name,
             "bytes_staged": self.bytes_staged,
-            "with_statement": sorted(self._local),
+            "with_statement": list(self.sent),
             "in_place": sorted(self.foreseen.in_place),
             "fragments": [
                 {"sql": r.fragment.sql, "rows": r.rows, "bytes": r.bytes, "seconds": r.seconds}
                 for r in self.execution.runs
             ],
         }
+
+    def taken(self) -> EngineRun | None:
+        if self.execution is None:
+            return None
+        runs, rate = self.execution.runs, self.engine.settings.usd_per_hour
+        seconds = max(((r.began or 0.0) + (r.seconds or 0.0) for r in runs), default=0.0)
+        return EngineRun(
+            ENGINE,
+            self.foreseen.estimate,
+            sum(r.rows or 0 for r in runs),
+            sum(r.bytes or 0 for r in runs),
+            seconds,
+            rate * seconds / 3600 if rate is not None else None,
+        )
 
     # --- the end -------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ class _Translator(DatabricksTranslator):
 
     def table(self, table: TableInfo) -> exp.Table:
         if table.kind == IN_PLACE:
-            return relation_in_place(table, self.dialect)
+            return relation_in_place(table)
         if table.kind == LOCAL:
             return local_table(table)
         return super().table(table)

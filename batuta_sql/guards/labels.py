@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from batuta_sql.config import Declassification, FlowRule, Settings, SourceSettings, TableSettings
+from batuta_sql.config import Declassification, FlowRule, Settings
 from batuta_sql.errors import ConfigError, LabelRefused, did_you_mean
 from batuta_sql.labels import NO_LABELS, ColumnLabels, Labels, TableLabels
 from batuta_sql.plan.lineage import Lineage, Origin
 from batuta_sql.plan.site import TableInfo
+from batuta_sql.source_settings import SourceSettings, TableSettings
 
 PUBLIC, SOVEREIGN = "origin:public", "tier:sovereign"
 

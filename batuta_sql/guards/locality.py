@@ -14,7 +14,10 @@ import urllib.parse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from batuta_sql.config import (
+from batuta_sql.config import OpenLineageSettings
+from batuta_sql.databrickscfg import workspace_of
+from batuta_sql.setting_types import Locality
+from batuta_sql.source_settings import (
     AldSettings,
     BigQuerySettings,
     DatabricksSettings,
@@ -24,8 +27,6 @@ from batuta_sql.config import (
     GlueSettings,
     HuggingFaceSettings,
     IcebergSettings,
-    Locality,
-    OpenLineageSettings,
     PostgreSQLSettings,
     SnowflakeSettings,
     SourceSettings,
@@ -33,7 +34,6 @@ from batuta_sql.config import (
     UnitySettings,
     WorkspaceSettings,
 )
-from batuta_sql.databrickscfg import workspace_of
 
 RANKS: Mapping[Locality, int] = {"local": 0, "private": 1, "vpc": 2, "public": 3}
 """From the nearest to the farthest."""

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from batuta_sql.config import PricingSettings
 from batuta_sql.plan.cost import Confidence, Estimate, worst
+from batuta_sql.source_settings import PricingSettings
 from batuta_sql.sources.base import SourceEstimate, Usage
 from batuta_sql.units import dollars
 from batuta_sql.warehouses import CREDITS, DBUS, SNOWFLAKE_MINIMUM_SECONDS, per_hour

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from batuta_sql.config import Locality, SourceSettings, Tier
+from batuta_sql.config import Tier
 from batuta_sql.errors import TierRefused
 from batuta_sql.guards.locality import RANKS, Endpoint, Whereabouts, of_endpoint, whereabouts
+from batuta_sql.setting_types import Locality
+from batuta_sql.source_settings import SourceSettings
 
 FARTHEST: Mapping[Tier, Locality] = {
     "fully_sovereign": "local",

@@ -22,7 +22,7 @@ from batuta_sql.shell.preferences import Preferences
 from batuta_sql.units import size
 
 if TYPE_CHECKING:
-    from batuta_sql.dbapi import Cursor
+    from batuta_sql.cursor import Cursor
 
 _COLOURS = ("red", "yellow", "magenta", "cyan", "green", "blue")
 COLOURS = len(_COLOURS)

@@ -9,10 +9,10 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from batuta_sql.config import AldSettings
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.errors import Error, OperationalError
 from batuta_sql.plan.site import Capabilities, ColumnInfo, Statistics, TableInfo
+from batuta_sql.source_settings import AldSettings
 from batuta_sql.sources.ald_format import SUFFIX, AldFile, read_ald
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
 from batuta_sql.sources.embedded import EmbeddedSource, ViewNames, ViewTranslator, estimated

@@ -173,16 +173,32 @@ class ChecksFiles(HasFiles, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ParquetFile:
+    """A file of a table.
+
+    :param path: or URL.
+    :param constants: of the columns that it need not hold, since they are its partition's: the
+        value that all its rows have, as DuckDB writes it; None: NULL.
+    """
+
+    path: str
+    constants: tuple[tuple[str, str | None], ...] = ()
+
+
 @runtime_checkable
 class TellsParquet(Protocol):
     """A source some of whose tables are plain Parquet files."""
 
-    def parquet_files(self, table: TableInfo) -> Sequence[str]:
-        """Paths or URLs of files whose rows together are those of a table at its version.
+    def parquet_files(self, table: TableInfo, sql: str, most: int) -> Sequence[ParquetFile] | None:
+        """The files whose rows together are those that a statement needs of a table.
 
-        Each holds all columns of the table as columns of their own, under their names and with
-        their types. Empty where a table is not like that.
+        Each holds all other columns than its ``constants`` as columns of their own, under their
+        names and with their types.
 
+        :param sql: a fragment over the table; files that it cannot need may be left out.
+        :param most: files.
+        :returns: None where a table is not like that, or there are more.
         :raises Error: where the files cannot be told.
         """
         ...

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from batuta_sql.config import BigQuerySettings
 from batuta_sql.errors import ProgrammingError
 from batuta_sql.plan.site import BaseTable
+from batuta_sql.source_settings import BigQuerySettings
 from batuta_sql.sources.base import (
     Capabilities,
     ColumnInfo,

@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batuta_sql.config import BigQuerySettings
 from batuta_sql.errors import (
     ConfigError,
     DatabaseError,
@@ -26,6 +25,7 @@ from batuta_sql.errors import (
     QueryCancelled,
 )
 from batuta_sql.secrets import redact
+from batuta_sql.source_settings import BigQuerySettings
 from batuta_sql.sources.refusals import Refusals
 
 if TYPE_CHECKING:

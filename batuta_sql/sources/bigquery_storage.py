@@ -20,9 +20,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from batuta_sql.config import BigQuerySettings
 from batuta_sql.errors import DataError, Error, OperationalError
 from batuta_sql.plan.types import decimal_parts
+from batuta_sql.source_settings import BigQuerySettings
 from batuta_sql.sources.base import Usage
 from batuta_sql.sources.bigquery_readers import BatchReader
 from batuta_sql.sources.bigquery_rest import LOOPBACK, REQUEST_SECONDS, Client

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from batuta_sql.config import DatabricksSettings
 from batuta_sql.errors import OperationalError
+from batuta_sql.source_settings import DatabricksSettings
 from batuta_sql.sources.base import (
     Capabilities,
     FragmentQuery,

@@ -14,10 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from batuta_sql.config import DatabricksSettings
 from batuta_sql.errors import ConfigError, Error, OperationalError
 from batuta_sql.plan.translate import quoted_table
 from batuta_sql.secrets import redact
+from batuta_sql.source_settings import DatabricksSettings
 from batuta_sql.sources.adbc import (
     AdbcPool,
     AdbcReader,

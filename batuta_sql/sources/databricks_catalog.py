@@ -15,9 +15,9 @@ from typing import Any
 
 from cachetools import TTLCache
 
-from batuta_sql.config import WorkspaceSettings
 from batuta_sql.errors import OperationalError
 from batuta_sql.plan.site import BaseTable, ColumnInfo, Statistics, TableInfo
+from batuta_sql.source_settings import WorkspaceSettings
 from batuta_sql.sources.base import TableName
 from batuta_sql.sources.catalog_tags import Tags, label_of_tag
 from batuta_sql.sources.databricks_rest import RestError, Workspace

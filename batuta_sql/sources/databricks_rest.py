@@ -23,7 +23,7 @@ from batuta_sql.sources.refusals import Refusals
 if TYPE_CHECKING:
     import httpx
 
-    from batuta_sql.config import WorkspaceSettings
+    from batuta_sql.source_settings import WorkspaceSettings
 
 ATTEMPTS = 4
 """Requests that are sent for one, at most."""

@@ -20,7 +20,6 @@ import duckdb
 from cachetools import LRUCache
 from sqlglot import exp
 
-from batuta_sql.config import DeltaSettings
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.errors import ConfigError, NotSupportedError, OperationalError
 from batuta_sql.plan.site import (
@@ -32,7 +31,8 @@ from batuta_sql.plan.site import (
 )
 from batuta_sql.plan.translate import quoted_table
 from batuta_sql.secrets import Secret, redact
-from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
+from batuta_sql.source_settings import DeltaSettings
+from batuta_sql.sources.base import FragmentQuery, ParquetFile, SourceEstimate, TableName
 from batuta_sql.sources.delta_log import (
     FILE,
     DeltaColumn,
@@ -241,18 +241,45 @@ class DeltaReader(EmbeddedSource):
         version = self._described_version(table)
         return [(f, version.bytes / len(version.files)) for f in version.files]
 
-    def parquet_files(self, table: TableInfo) -> Sequence[str]:
-        """The data files, where no column is mapped and none is a partition's."""
+    def parquet_files(self, table: TableInfo, sql: str, most: int) -> Sequence[ParquetFile] | None:
+        """The data files, where no column is mapped."""
         if table.version is None:
-            return []
+            return None
         version = self._described_version(table)
-        if version.partition_columns or any(c.physical != c.name for c in version.columns):
-            return []
+        if any(c.physical != c.name for c in version.columns):
+            return None
         self._attach_files(version)
-        types = {c.name: c.type for c in version.columns}
+        view = self.capabilities.translator.table(table).name
+        parts = version.partition_columns
+        held = {c.name: c.type for c in version.columns if c.name not in parts}
         with self.cursor() as cursor:
-            layouts = self._layouts(cursor, version.files)
-        return version.files if all(holds_as_named(n, types) for n in layouts) else []
+            needed = self._needed(cursor, version, view, FragmentQuery(sql))
+            if len(needed) > most:
+                return None
+            layouts = self._layouts(cursor, [version.files[i] for i in needed])
+            if not all(holds_as_named(n, held) for n in layouts):
+                return None
+            constants = self._constants(cursor, version, view)
+        return [ParquetFile(version.files[i], constants.get(i, ())) for i in needed]
+
+    @staticmethod
+    def _constants(
+        cursor: duckdb.DuckDBPyConnection, version: DeltaVersion, view: str
+    ) -> dict[int, tuple[tuple[str, str | None], ...]]:
+        """The values of the partition columns, by the numbers of the files.
+
+        :param cursor: where ``_needed`` has looked at them.
+        """
+        if version.partitions is None:
+            return {}
+        names = version.partition_columns
+        values = _partition_values(version, {n: n for n in names})
+        texts = ", ".join(f"CAST({quote(n)} AS VARCHAR)" for n in names)
+        rows = cursor.execute(
+            f"SELECT {quote(FILE)}, {texts} FROM (SELECT {quote(FILE)}, {values}"
+            f" FROM {quote(f'files:{view}')} AS v)"
+        ).fetchall()
+        return {number: tuple(zip(names, texts, strict=True)) for number, *texts in rows}
 
     def _layouts(
         self, cursor: duckdb.DuckDBPyConnection, paths: Sequence[str]

@@ -9,7 +9,6 @@ from typing import Any
 import duckdb
 from sqlglot import exp
 
-from batuta_sql.config import DuckDBSettings
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.errors import OperationalError
 from batuta_sql.labels import (
@@ -21,6 +20,7 @@ from batuta_sql.labels import (
     labels_of_table_text,
 )
 from batuta_sql.plan.site import BaseTable, ColumnInfo, Statistics, TableInfo
+from batuta_sql.source_settings import DuckDBSettings
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
 from batuta_sql.sources.embedded import EmbeddedSource, estimated
 from batuta_sql.sources.sizes import parsed, stored_bytes

@@ -18,7 +18,6 @@ from pathlib import Path
 import duckdb
 from cachetools import LRUCache
 
-from batuta_sql.config import FilesSettings
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.errors import ConfigError, NotSupportedError, OperationalError
 from batuta_sql.labels import TableLabels
@@ -29,8 +28,15 @@ from batuta_sql.plan.site import (
     Statistics,
     TableInfo,
 )
+from batuta_sql.source_settings import FilesSettings
 from batuta_sql.sources.arrow_files import arrow_dataset
-from batuta_sql.sources.base import NO_FILE, FragmentQuery, SourceEstimate, TableName
+from batuta_sql.sources.base import (
+    NO_FILE,
+    FragmentQuery,
+    ParquetFile,
+    SourceEstimate,
+    TableName,
+)
 from batuta_sql.sources.embedded import (
     EmbeddedSource,
     ViewNames,
@@ -419,22 +425,28 @@ class Files(EmbeddedSource):
             except duckdb.Error as error:
                 raise self.error(error) from None
 
-    def parquet_files(self, table: TableInfo) -> Sequence[str]:
-        """The files, where all have the same columns."""
+    def parquet_files(self, table: TableInfo, sql: str, most: int) -> Sequence[ParquetFile] | None:
+        """The files, where all have the same columns; folders ``key=value`` are constants."""
         from batuta_sql.sources.parquet_layout import holds_as_named, layouts_of
 
         files = self.files_of(self._views.table(self.capabilities.translator.table(table).name))
-        if files.versions() is None or files.format != "parquet" or _is_hive(files):
-            return []
+        if files.versions() is None or files.format != "parquet" or len(files.paths) > most:
+            return None
         types = {c.name: c.type for c in table.columns}
         with self.cursor() as cursor:
             try:
                 layouts = layouts_of(cursor, files.paths).values()
+                constants = [_constants(cursor, files, path, types) for path in files.paths]
             except duckdb.Error as error:
                 raise self.error(error) from None
-        if not all(holds_as_named(n, types) for n in layouts):
-            return []
-        return [p if is_url(p) else os.path.abspath(p) for p in files.paths]
+        parts = {name for each in constants for name, _ in each}
+        held = {n: t for n, t in types.items() if n not in parts}
+        if not all(holds_as_named(n, held) for n in layouts):
+            return None
+        if any({n for n, _ in each} != parts for each in constants):
+            return None
+        paths = [p if is_url(p) else os.path.abspath(p) for p in files.paths]
+        return [ParquetFile(p, c) for p, c in zip(paths, constants, strict=True)]
 
     def _relation(self, cursor: duckdb.DuckDBPyConnection, files: FileSet) -> str:
         paths = "[" + ", ".join(path_literal(p) for p in files.paths) + "]"
@@ -571,6 +583,33 @@ def _is_hive(files: FileSet) -> bool:
 def _partition_keys(path: str) -> list[str]:
     """The keys of the folders ``key=value`` in a file's path."""
     return [part.partition("=")[0] for part in Path(path).parent.parts if "=" in part]
+
+
+def _constants(
+    cursor: duckdb.DuckDBPyConnection, files: FileSet, path: str, types: Mapping[str, str]
+) -> tuple[tuple[str, str | None], ...]:
+    """What the folders ``key=value`` of a file say of all its rows, as DuckDB writes it.
+
+    :param types: of the table's columns.
+    """
+    if not _is_hive(files):
+        return ()
+    below = Path(path[len(files.root) :]).parent.parts
+    told = dict(part.split("=", 1) for part in below if "=" in part)
+    names = {name.lower(): name for name in types}
+    found: list[tuple[str, str | None]] = []
+    for key, value in told.items():
+        name = names.get(key.lower())
+        if name is None:
+            continue
+        cast = f"SELECT CAST(CAST(? AS {types[name]}) AS VARCHAR)"
+        given = None if value == _NO_VALUE else value
+        row = cursor.execute(cast, [given]).fetchone()
+        found.append((name, row[0] if row is not None else None))
+    return tuple(found)
+
+
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
 def _without_outer_keys(files: FileSet, reader: str) -> str:

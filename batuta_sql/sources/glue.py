@@ -19,12 +19,12 @@ import duckdb
 from cachetools import LRUCache
 from sqlglot import exp
 
-from batuta_sql.config import GlueSettings
 from batuta_sql.errors import DataError, Error, NotSupportedError, OperationalError, QueryCancelled
 from batuta_sql.labels import KEY, TableLabels
 from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import quoted_table
 from batuta_sql.secrets import Secret, redact
+from batuta_sql.source_settings import GlueSettings
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
 from batuta_sql.sources.catalog_tags import with_tags
 from batuta_sql.sources.delta import DeltaReader, DeltaTranslator, split_version

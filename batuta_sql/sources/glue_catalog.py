@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from batuta_sql.config import GlueSettings
 from batuta_sql.errors import ConfigError, Error, OperationalError
 from batuta_sql.secrets import Secret, redact
+from batuta_sql.source_settings import GlueSettings
 from batuta_sql.sources.catalog_tags import Tags, label_of_tag
 from batuta_sql.sources.glue_tables import HiveTable, Record
 

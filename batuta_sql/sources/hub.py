@@ -15,9 +15,9 @@ from typing import Any
 
 import tenacity
 
-from batuta_sql.config import HuggingFaceSettings
 from batuta_sql.errors import Error, OperationalError
 from batuta_sql.secrets import redact
+from batuta_sql.source_settings import HuggingFaceSettings
 from batuta_sql.sources.http_package import http_package
 from batuta_sql.sources.refusals import Refusals
 

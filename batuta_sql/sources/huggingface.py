@@ -15,12 +15,12 @@ import duckdb
 from cachetools import LRUCache
 from sqlglot import exp
 
-from batuta_sql.config import HuggingFaceSettings
 from batuta_sql.errors import Error, OperationalError
 from batuta_sql.labels import ColumnLabels
 from batuta_sql.plan.site import Capabilities, TableInfo
 from batuta_sql.plan.translate import quoted_table
 from batuta_sql.secrets import redact
+from batuta_sql.source_settings import HuggingFaceSettings
 from batuta_sql.sources.base import FragmentQuery, Load, TableName
 from batuta_sql.sources.embedded import EmbeddedSource, ViewNames, ViewTranslator
 from batuta_sql.sources.files import Files, FileSet

@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from batuta_sql.config import IcebergSettings
 from batuta_sql.errors import ConfigError, Error, NotSupportedError, OperationalError
 from batuta_sql.plan.site import TableInfo
 from batuta_sql.secrets import Secret, is_secret_key
+from batuta_sql.source_settings import IcebergSettings
 from batuta_sql.sources.base import TableName
 from batuta_sql.sources.iceberg_access import known_access, local_path, opening_error
 from batuta_sql.sources.iceberg_catalog import (

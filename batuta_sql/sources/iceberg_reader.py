@@ -32,7 +32,7 @@ from batuta_sql.plan.site import (
 )
 from batuta_sql.plan.translate import quoted_table
 from batuta_sql.secrets import redact
-from batuta_sql.sources.base import FragmentQuery, SourceEstimate
+from batuta_sql.sources.base import FragmentQuery, ParquetFile, SourceEstimate
 from batuta_sql.sources.embedded import EmbeddedSource, ViewNames, ViewTranslator, estimated
 from batuta_sql.sources.iceberg_access import local_path
 from batuta_sql.sources.iceberg_deletes import (
@@ -323,25 +323,29 @@ class IcebergReader(EmbeddedSource):
         _, snapshot = self._of_view(self.capabilities.translator.table(table).name)
         return [(file_version(snapshot, i), float(f.size)) for i, f in enumerate(snapshot.files)]
 
-    def parquet_files(self, table: TableInfo) -> Sequence[str]:
+    def parquet_files(self, table: TableInfo, sql: str, most: int) -> Sequence[ParquetFile] | None:
         """The data files, where none of their rows is deleted and no column was renamed."""
         if table.version is None or table.path not in self._shown:
-            return []
-        name, snapshot = self._of_view(self.capabilities.translator.table(table).name)
+            return None
+        view = self.capabilities.translator.table(table).name
+        name, snapshot = self._of_view(view)
         self._attach(name, snapshot)
         if snapshot.positions or snapshot.equalities:
-            return []
+            return None
         if any(f.format != "PARQUET" for f in snapshot.files):
-            return []
+            return None
         types = {c.name: c.type for c in snapshot.columns}
         ids = {c.name: c.field_id for c in snapshot.columns}
         with self.cursor() as cursor:
-            layouts = self._file_layouts(cursor, snapshot, range(len(snapshot.files)))
+            needed = needed_files(cursor, snapshot, sql, view)
+            if len(needed) > most:
+                return None
+            layouts = self._file_layouts(cursor, snapshot, needed)
         for nodes in layouts.values():
             known = {n.name: n.field_id for n in nodes}
             if not holds_as_named(nodes, types) or any(known[n] != i for n, i in ids.items()):
-                return []
-        return [f.location.removeprefix("file://") for f in snapshot.files]
+                return None
+        return [ParquetFile(snapshot.files[i].location.removeprefix("file://")) for i in needed]
 
     @staticmethod
     def _has_vectors(snapshot: IcebergSnapshot) -> bool:

@@ -18,11 +18,11 @@ from typing import Any
 
 from sqlglot import exp
 
-from batuta_sql.config import PostgreSQLSettings
 from batuta_sql.errors import Error
 from batuta_sql.plan.site import BEYOND_ALL_BLOCKS, BaseTable, Usual
 from batuta_sql.plan.text_codes import MOST
 from batuta_sql.secrets import redact
+from batuta_sql.source_settings import PostgreSQLSettings
 from batuta_sql.sources.adbc import AdbcSnapshot, driver_error
 from batuta_sql.sources.base import (
     Capabilities,

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from batuta_sql.config import PostgreSQLSettings
 from batuta_sql.errors import DataError, Error, OperationalError
+from batuta_sql.source_settings import PostgreSQLSettings
 from batuta_sql.sources.adbc import AdbcPool, quietly, translated
 
 _SESSION = {

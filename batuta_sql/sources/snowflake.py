@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from batuta_sql.config import SnowflakeSettings
 from batuta_sql.errors import ConfigError, Error, OperationalError, ProgrammingError
 from batuta_sql.plan.site import Capabilities, ColumnInfo, Statistics, TableInfo
 from batuta_sql.secrets import redact
+from batuta_sql.source_settings import SnowflakeSettings
 from batuta_sql.sources.adbc import (
     AdbcPool,
     AdbcSnapshot,

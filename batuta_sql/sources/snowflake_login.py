@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from batuta_sql.config import SnowflakeSettings
 from batuta_sql.errors import ConfigError, did_you_mean
+from batuta_sql.source_settings import SnowflakeSettings
 
 _SQL = "adbc.snowflake.sql."
 _CLIENT = _SQL + "client_option."

@@ -20,7 +20,6 @@ from typing import Any
 import pyarrow as pa
 from sqlglot import exp
 
-from batuta_sql.config import SQLiteSettings
 from batuta_sql.errors import DataError, Error, OperationalError
 from batuta_sql.plan.pushdown import PushTranslator
 from batuta_sql.plan.relational import Expr
@@ -32,6 +31,7 @@ from batuta_sql.plan.translate import (
     WireColumn,
     quoted_text,
 )
+from batuta_sql.source_settings import SQLiteSettings
 from batuta_sql.sources.adbc import (
     AdbcPool,
     AdbcReader,

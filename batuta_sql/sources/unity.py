@@ -20,12 +20,12 @@ import duckdb
 import pyarrow as pa
 from sqlglot import exp
 
-from batuta_sql.config import UnitySettings
 from batuta_sql.engines.duckdb import quote
 from batuta_sql.errors import Error, NotSupportedError, OperationalError
 from batuta_sql.plan.site import Capabilities, ColumnInfo, TableInfo
 from batuta_sql.plan.translate import NotPushable, quoted_table
 from batuta_sql.secrets import redact
+from batuta_sql.source_settings import UnitySettings
 from batuta_sql.sources.base import FragmentQuery, Load, SourceEstimate, TableName
 from batuta_sql.sources.catalog_tags import with_tags
 from batuta_sql.sources.databricks_catalog import (

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from batuta_sql.config import SourceSettings
 from batuta_sql.plan.site import BaseTable
+from batuta_sql.source_settings import SourceSettings
 
 _WORD = re.compile(r'"((?:[^"]|"")+)"|\[([^\]]+)\]|`([^`]+)`|(\w+)')
 

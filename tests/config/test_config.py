@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batuta_sql
-from batuta_sql.config import (
-    FILE_NAME,
-    RESERVED_NAMES,
-    PostgreSQLSettings,
-    Settings,
-    line_of,
-    load_settings,
-)
+from batuta_sql.config import FILE_NAME, RESERVED_NAMES, Settings, line_of, load_settings
+from batuta_sql.source_settings import PostgreSQLSettings
 
 WHOLE = """\
 tier = "standard"

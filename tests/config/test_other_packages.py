@@ -16,7 +16,7 @@ from batuta_sql.secrets import Secret
 
 WITH_SETTINGS = """
 from typing import Literal
-from batuta_sql.config import SourceSettings
+from batuta_sql.source_settings import SourceSettings
 from batuta_sql.secrets import Secret
 
 class Keys(SourceSettings):

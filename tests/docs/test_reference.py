@@ -19,7 +19,7 @@ from pydantic import BaseModel, ByteSize
 from pydantic_core import PydanticUndefined
 
 import batuta_sql
-from batuta_sql import config
+from batuta_sql import config, source_settings
 from batuta_sql.cli.commands import Commands, application
 from batuta_sql.cli.examples import EXAMPLES
 from batuta_sql.cli.launch import Run
@@ -89,11 +89,11 @@ MODELS: dict[str, type[BaseModel]] = {
     "`[engine]`": config.EngineSettings,
     "`[serve]`": config.ServeSettings,
     "`[serve.users.NAME]`": config.ServedUserSettings,
-    "`[sources.NAME]`": config.SourceSettings,
-    "`[sources.NAME.pricing]`": config.PricingSettings,
-    "`[sources.NAME.tables.TABLE]`": config.TableSettings,
-    "`[sources.NAME.tables.TABLE.columns.COLUMN]`": config.ColumnSettings,
-    **{f"Kind `{kind}`": model for kind, model in config._KINDS.items()},
+    "`[sources.NAME]`": source_settings.SourceSettings,
+    "`[sources.NAME.pricing]`": source_settings.PricingSettings,
+    "`[sources.NAME.tables.TABLE]`": source_settings.TableSettings,
+    "`[sources.NAME.tables.TABLE.columns.COLUMN]`": source_settings.ColumnSettings,
+    **{f"Kind `{kind}`": model for kind, model in source_settings.KINDS.items()},
 }
 """The sections of the page, and the settings that each is of."""
 
@@ -142,12 +142,12 @@ def default_of(field: Any) -> str:
 
 def keys_of(model: type[BaseModel]) -> Iterator[tuple[str, str, str]]:
     """Key, type and default of each key of its own; those of every source are said once."""
-    every = config.SourceSettings.model_fields
+    every = source_settings.SourceSettings.model_fields
     for name, field in model.model_fields.items():
-        if name == "kind" and model is not config.OtherSettings:
+        if name == "kind" and model is not source_settings.OtherSettings:
             continue
-        of_its_own = model is config.SourceSettings or name not in every
-        is_source = issubclass(model, config.SourceSettings)
+        of_its_own = model is source_settings.SourceSettings or name not in every
+        is_source = issubclass(model, source_settings.SourceSettings)
         if is_source and not of_its_own and repr(field) == repr(every[name]):
             continue
         yield field.alias or name, type_of(field.annotation), default_of(field)
@@ -179,17 +179,17 @@ def _updated(page: str, title: str, expected: list[tuple[str, str, str]]) -> str
     )
 
 
-@pytest.mark.parametrize("kind", config._KINDS)
+@pytest.mark.parametrize("kind", source_settings.KINDS)
 def test_the_page_of_a_source_names_each_of_its_keys(kind: str) -> None:
     page = (ROOT / "docs" / "sources" / f"{kind}.md").read_text("utf-8")
-    assert [key for key, *_ in keys_of(config._KINDS[kind]) if f"`{key}`" not in page] == []
+    assert [key for key, *_ in keys_of(source_settings.KINDS[kind]) if f"`{key}`" not in page] == []
 
 
 def test_the_keys_of_every_source_are_on_their_page() -> None:
     page = (ROOT / "docs" / "sources" / "index.md").read_text("utf-8")
-    keys = ["kind", *config.SourceSettings.model_fields]
+    keys = ["kind", *source_settings.SourceSettings.model_fields]
     assert [key for key in keys if f"| `{key}` |" not in page] == []
-    assert [kind for kind in config._KINDS if f"[`{kind}`]({kind}.md)" not in page] == []
+    assert [kind for kind in source_settings.KINDS if f"[`{kind}`]({kind}.md)" not in page] == []
 
 
 # --- Python ------------------------------------------------------------------------------------

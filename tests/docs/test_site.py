@@ -70,7 +70,7 @@ def test_search_knows_the_pages(site: Path) -> None:
 def test_the_reference_has_the_docstrings(site: Path) -> None:
     text = (site / "reference" / "python" / "index.html").read_text("utf-8")
     assert "none of them is contacted yet" in text
-    assert 'id="batuta_sql.dbapi.Cursor.fetch_arrow_table"' in text
+    assert 'id="batuta_sql.cursor.Cursor.fetch_arrow_table"' in text
 
 
 @pytest.mark.parametrize("broken", BROKEN)

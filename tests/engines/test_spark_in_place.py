@@ -24,23 +24,29 @@ from tests.engines.conftest import engine
 from tests.sources.iceberg_writer import settings_of, sql_catalog
 
 VALUES = """
-SELECT i::INTEGER AS i, (i * 1000000007)::BIGINT AS big, (i % 5)::INTEGER AS small,
+SELECT i::INTEGER AS i, (i * 1000000007)::BIGINT AS big, (i % 5)::BIGINT AS small,
   CASE WHEN i % 4 = 0 THEN NULL ELSE (i * 1.005)::DECIMAL(18, 3) END AS amount,
   (i * 7.5)::DECIMAL(30, 2) AS wide,
   CASE i % 6 WHEN 0 THEN 'NaN'::DOUBLE WHEN 1 THEN '-inf'::DOUBLE WHEN 2 THEN -0.0
-    ELSE i / 7 END AS d,
+    ELSE i / 7 END AS d, CASE i % 7 WHEN 0 THEN 'NaN'::FLOAT ELSE (i / 8)::FLOAT END AS f,
   CASE i % 5 WHEN 0 THEN '' WHEN 1 THEN NULL WHEN 2 THEN 'ä' WHEN 3 THEN 'Z '
     ELSE 'a' || i END AS t,
   DATE '1400-01-01' + (i * 2000)::INTEGER AS day, i % 3 = 0 AS flag
 FROM range({low}, {high}) r(i)
 """
-HOMES = ["delta", "iceberg", "files"]
+HOMES = ["delta", "iceberg", "files", "delta_parts", "files_parts"]
+PARTS = ["small", "flag"]
+"""Columns of partitions, where there are any."""
 
 QUERIES = [
     "SELECT a.t, count(*), sum(a.amount), min(a.day), max(a.wide) FROM {home}.v a"
     " JOIN crm.v b ON a.i = b.i GROUP BY ALL ORDER BY ALL",
     "SELECT a.i, a.d, b.d FROM {home}.v a JOIN crm.v b ON a.d = b.d AND b.i < 20 WHERE a.big > 9"
     " ORDER BY ALL",
+    # Statistics of a file leave NaN out, which is above all else.
+    "SELECT a.i, a.d, b.i FROM {home}.v a JOIN crm.v b ON a.i = b.i WHERE a.d > 1000 ORDER BY ALL",
+    "SELECT a.i, a.f FROM {home}.v a JOIN crm.v b ON a.f = b.f AND b.i IN (0, 7) ORDER BY ALL",
+    "SELECT a.i, a.d FROM {home}.v a JOIN crm.v b ON a.d = b.d AND b.i IN (0, 6) ORDER BY ALL",
     "SELECT a.small, count(b.t), min(a.i) FROM {home}.v a LEFT JOIN crm.v b ON a.t = b.t"
     " WHERE a.day < DATE '2200-05-05' AND a.flag GROUP BY a.small ORDER BY ALL",
     "SELECT count(*), count(a.amount) FROM {home}.v a JOIN {home}.w b ON a.i = b.i"
@@ -55,6 +61,20 @@ def written(home: str, folder: Path, name: str, parts: list[pa.Table]) -> None:
         case "delta":
             for part in parts:
                 deltalake.write_deltalake(str(folder / name), part, mode="append")
+        case "delta_parts":
+            for part in parts:
+                deltalake.write_deltalake(
+                    str(folder / name), part, mode="append", partition_by=PARTS
+                )
+        case "files_parts":
+            folder.mkdir(exist_ok=True)
+            for part in parts:
+                with duckdb.connect() as con:
+                    con.register("part", part)
+                    con.execute(
+                        f"COPY (FROM part) TO '{folder / name}' (FORMAT parquet, APPEND,"
+                        f" PARTITION_BY (small), FILENAME_PATTERN '{{uuid}}')"
+                    )
         case "files":
             (folder / name).mkdir(parents=True)
             for number, part in enumerate(parts):
@@ -71,7 +91,7 @@ def written(home: str, folder: Path, name: str, parts: list[pa.Table]) -> None:
 def source(home: str, folder: Path) -> dict[str, Any]:
     if home == "iceberg":
         return settings_of(folder)
-    return {"kind": home, "path": str(folder)}
+    return {"kind": home.removesuffix("_parts"), "path": str(folder)}
 
 
 @pytest.fixture(scope="module")
@@ -203,8 +223,11 @@ def test_what_is_not_proved_there_is_fetched_after_all(
 
 
 UNLIKE: dict[str, Callable[[Path], None]] = {
-    "partitions": lambda folder: deltalake.write_deltalake(
-        str(folder / "v"), pa.table({"i": [1, 2], "p": ["a", "b"]}), partition_by=["p"]
+    "a partition whose folder is written in another way": lambda folder: deltalake.write_deltalake(
+        str(folder / "v"), pa.table({"i": [1, 2], "p": ["a", "b c"]}), partition_by=["p"]
+    ),
+    "partitions of numbers with several texts": lambda folder: deltalake.write_deltalake(
+        str(folder / "v"), pa.table({"i": [1, 2], "p": [0.5, 1e10]}), partition_by=["p"]
     ),
     "a column that an older file does not have": lambda folder: [
         deltalake.write_deltalake(str(folder / "v"), pa.table({"i": [1]})),
@@ -215,9 +238,6 @@ UNLIKE: dict[str, Callable[[Path], None]] = {
             schema_mode="merge",
         ),
     ],
-    "no file at all": lambda folder: deltalake.write_deltalake(
-        str(folder / "v"), pa.table({"i": pa.array([], pa.int64()), "p": pa.array([], "string")})
-    ),
     "a name that a reader could take for a pattern": lambda folder: deltalake.write_deltalake(
         str(folder / "v"), pa.table({"i": [1, 2], "p": ["a", "b"]})
     ),
@@ -246,6 +266,81 @@ def test_other_tables_are_fetched(
         assert cursor.metrics["engine"]["in_place"] == []
     files = deltalake.DeltaTable(str(lake / "v")).to_pyarrow_table().num_rows
     assert sum(n for _, n in rows) == files
+
+
+@pytest.mark.parametrize("home", ["delta_parts", "iceberg"])
+def test_files_that_cannot_be_needed_are_not_named(
+    spark_connect: Emulator, connect: Connect, truth: duckdb.DuckDBPyConnection, home: str
+) -> None:
+    test = "a.small = 3" if home == "delta_parts" else "a.i < 50"
+    sql = f"SELECT a.t, count(*) FROM {{home}}.v a JOIN crm.v b USING (i) WHERE {test} GROUP BY 1"
+    connection = connect(spark_connect)
+    compare(connection, truth, home, f"{sql} ORDER BY 1")
+    name = "iceberg.s" if home == "iceberg" else home
+    (read,) = connection.analyze(sql.format(home=name)).metrics()["engine"]["fragments"]
+    files = read["sql"].count("parquet.`")
+    # Delta: three appends with two flags in each; Iceberg: the first of three files.
+    assert files == (6 if home == "delta_parts" else 1)
+    assert "small=2" not in read["sql"]
+
+
+@pytest.mark.parametrize("home", ["delta_parts", "iceberg"])
+def test_where_no_file_is_needed(
+    spark_connect: Emulator, connect: Connect, truth: duckdb.DuckDBPyConnection, home: str
+) -> None:
+    test = "a.small = 99" if home == "delta_parts" else "a.i > 5000"
+    sql = (
+        f"SELECT b.flag, count(a.i), sum(a.i), max(a.day) FROM crm.v b LEFT JOIN"
+        f" (SELECT * FROM {{home}}.v a WHERE {test}) a ON a.i = b.i GROUP BY 1 ORDER BY 1"
+    )
+    compare(connect(spark_connect), truth, home, sql)
+
+
+PARTITIONS = {
+    "VARCHAR": ["'a'", "'it''s'", "'Z-1'", "NULL"],
+    "DATE": ["DATE '2024-02-29'", "DATE '1582-10-15'", "NULL"],
+    "BIGINT": ["9223372036854775807", "-1", "NULL"],
+    "TINYINT": ["-128", "0"],
+    "BOOLEAN": ["true", "false", "NULL"],
+    "DECIMAL(9,2)": ["1.50", "7.01"],
+    "TIMESTAMP": ["TIMESTAMP '2024-02-29 01:02:03.456789'", "NULL"],
+}
+
+
+def compare_partitions(server: Emulator, tmp_path: Path, stage: Path, type_: str) -> None:
+    """Whether it is read in place or, for its name or type, fetched: the answer is the same."""
+    values = ", ".join(f"({n}::BIGINT, ({v})::{type_})" for n, v in enumerate(PARTITIONS[type_]))
+    sources = {"lake": {"kind": "delta", "path": str(tmp_path / "lake")}}
+    sources["crm"] = {"kind": "duckdb", "path": str(tmp_path / "crm.duckdb")}
+    with duckdb.connect(sources["crm"]["path"]) as made:
+        made.execute(f"CREATE TABLE v AS FROM (VALUES {values}) v(i, p)")
+        rows = made.sql("FROM v").to_arrow_table()
+        deltalake.write_deltalake(str(tmp_path / "lake" / "v"), rows, partition_by=["p"])
+    config = {"sources": sources, "engine": engine(server, stage) | {"in_place": ["lake"]}}
+    sql = (
+        "SELECT a.i, a.p, b.p, a.p = b.p AS same, count(*) FROM lake.v a JOIN crm.v b USING (i)"
+        " GROUP BY ALL ORDER BY 1"
+    )
+    with batuta_sql.connect(config) as connection, duckdb.connect() as truth:
+        truth.execute(f"ATTACH '{sources['crm']['path']}' AS crm (READ_ONLY)")
+        wanted = answer_of(truth.sql(sql.replace("lake.", "crm.")).to_arrow_table())
+        cursor = connection.execute(sql)
+        assert difference(answer_of(cursor.fetch_arrow_table()), wanted, sql) is None
+        if type_ in ("BIGINT", "TINYINT", "DATE", "BOOLEAN"):
+            assert cursor.metrics["engine"]["in_place"]
+
+
+@pytest.mark.parametrize("type_", PARTITIONS)
+def test_partitions(spark_connect: Emulator, tmp_path: Path, stage: Path, type_: str) -> None:
+    compare_partitions(spark_connect, tmp_path, stage, type_)
+
+
+@pytest.mark.xdist_group("apache spark")
+@pytest.mark.parametrize("type_", PARTITIONS)
+def test_partitions_on_apache_spark(
+    apache_spark: Emulator, tmp_path: Path, stage: Path, type_: str
+) -> None:
+    compare_partitions(apache_spark, tmp_path, stage, type_)
 
 
 @pytest.mark.parametrize("value", ["sum(n)", "sum(DISTINCT n)", "max(n)", "count(n)"])

@@ -20,13 +20,16 @@ import pytest
 import batuta_sql
 from batuta_sql.config import load_settings
 from batuta_sql.dbapi import Connection
+from batuta_sql.demo.postgres_server import PostgresServer
 from batuta_sql.engines.held_folder import STAGE
 from batuta_sql.errors import CostRefused, OperationalError, TierRefused
 from batuta_sql.guards.tiers import TierGate
 from batuta_sql.plan.cost import Estimate
 from tests.emulators.aws_process import KEY, REGION, SECRET, AwsEmulator, aws_emulator
+from tests.emulators.databricks import Workspace
 from tests.emulators.process import Emulator, running
 from tests.engines.conftest import engine
+from tests.faults.proxy import Proxy
 
 ROWS = 1_500_000
 """A fragment of them is more than what is held in memory."""
@@ -72,12 +75,15 @@ def connect(spark_connect: Emulator, files: dict[str, Any], stage: Path) -> Iter
     with ExitStack() as cleanup:
 
         def opened(
-            confirm: Callable[[Estimate], bool] | None = None, **settings: Any
+            confirm: Callable[[Estimate], bool] | None = None,
+            cost: dict[str, Any] | None = None,
+            **settings: Any,
         ) -> Connection:
             config = {
                 "sources": files,
                 "memory_limit": "160MB",
                 "semi_joins": "off",
+                "cost": cost or {},
                 "engine": engine(spark_connect, stage) | settings,
             }
             return cleanup.enter_context(batuta_sql.connect(config, confirm=confirm))
@@ -107,6 +113,89 @@ def test_what_stays_here_is_read_back(connect: Connect, stage: Path) -> None:
     assert cursor.metrics["engine"] is None
     cursor.close()
     assert list(stage.iterdir()) == []
+
+
+BROKEN = [
+    {"on": "GET .*/result/chunks/", "after": 2, "kind": "status", "status": 503},
+    {"on": "GET /storage/", "after": 4, "kind": "cut"},
+    {"on": "GET /storage/", "after": 8, "kind": "short"},
+    {"on": r"GET /api/2.0/sql/statements/[^/]+$", "kind": "status", "status": 429},
+]
+
+
+def test_a_part_of_a_result_that_breaks_off_is_staged_once(
+    databricks: Workspace, spark_connect: Emulator, files: dict[str, Any], stage: Path
+) -> None:
+    """A warehouse keeps the result of a statement: what has not come whole is asked for again."""
+    databricks.reset()
+    schema, rows = databricks.new_schema(), 600_000
+    databricks.run(
+        f"CREATE TABLE lab.{schema}.orders AS SELECT i % 100 AS customer,"
+        f" (i % 1000)::DECIMAL(12, 2) AS total, repeat('x', 20) AS filler FROM range({rows}) r(i)"
+    )
+    faults = [{"times": 1, "headers": {"Retry-After": "0"}, **fault} for fault in BROKEN]
+    databricks.set(options={"part_rows": 50_000}, faults=faults)
+    own = {
+        "sources": {"crm": files["crm"], "dbx": databricks.settings()},
+        "memory_limit": "160MB",
+        "semi_joins": "off",
+        "cost": {"on_unknown": "allow", "history": False},
+        "engine": engine(spark_connect, stage),
+    }
+    sql = (
+        "SELECT c.name, count(DISTINCT o.total) AS totals, count(*) AS n, max(o.filler)"
+        f" FROM crm.customer c JOIN dbx.{schema}.orders o ON o.customer = c.id"
+        " GROUP BY c.name ORDER BY c.name"
+    )
+    try:
+        with batuta_sql.connect(own) as connection:
+            cursor = connection.execute(sql)
+            found = cursor.fetchall()
+            assert cursor.metrics["engine"]["bytes_staged"] > 0
+            assert found == [
+                (f"n{i}", 10 * n, rows // 100 * n, "x" * 20) for i, n in enumerate(CUSTOMERS)
+            ]
+        parts = [line for line in databricks.lines() if line.startswith("GET /storage/")]
+        assert len(parts) > len(set(parts))
+    finally:
+        databricks.reset()
+    assert list(stage.iterdir()) == []
+
+
+def test_a_source_that_breaks_off_leaves_nothing_staged(
+    postgres: PostgresServer,
+    postgres_uri: str,
+    spark_connect: Emulator,
+    files: dict[str, Any],
+    stage: Path,
+) -> None:
+    postgres.run(
+        "CREATE TABLE orders AS SELECT i % 100 AS customer, repeat('x', 50) AS filler"
+        " FROM generate_series(1, 600000) s(i)",
+        postgres_uri.rsplit("/", 1)[1],
+    )
+    with Proxy(postgres_uri) as proxy:
+        own = {
+            "sources": {"crm": files["crm"], "shop": {"kind": "postgresql", "uri": proxy.uri}},
+            "memory_limit": "160MB",
+            "semi_joins": "off",
+            "partial_aggregation": "off",
+            "engine": engine(spark_connect, stage),
+        }
+        sql = (
+            "SELECT c.name, count(DISTINCT o.filler) FROM crm.customer c"
+            " JOIN shop.orders o ON o.customer = c.id GROUP BY c.name"
+        )
+        with batuta_sql.connect(own) as connection:
+            assert connection.execute(sql).fetchall()
+            proxy.reset_all()
+            proxy.cut_after = 25_000_000
+            with pytest.raises(OperationalError) as caught:
+                connection.execute(sql).fetchall()
+            assert caught.value.source == "shop"
+            assert list(stage.iterdir()) == []
+            proxy.heal()
+            assert connection.execute(sql).fetchall()
 
 
 CODE = """
@@ -166,6 +255,24 @@ def test_a_price_is_asked_for_before_anything_is_sent(connect: Connect) -> None:
     assert [p.source for p in estimate.priced_parts()] == ["engine:spark"]
     assert cursor.metrics["engine"] is not None
     assert connection.estimate(JOINED).usd == pytest.approx(estimate.usd)
+
+
+def test_what_it_took_is_in_the_history(connect: Connect, tmp_path: Path) -> None:
+    history = {"history_file": str(tmp_path / "history.sqlite")}
+    connection = connect(lambda estimate: True, cost=history, usd_per_hour=3600.0)
+    assert connection.execute(JOINED).fetchall() == ANSWER
+    assert connection.execute(NOT_PROVED).fetchall() == [(ROWS // 2,)]
+    last, first = [
+        {r.source: r for r in connection.history() if r.query == query}
+        for query in dict.fromkeys(r.query for r in connection.history())
+    ]
+    assert last.keys() == {"crm", "lake"}
+    run = first["engine:spark"]
+    assert (run.status, run.rows) == ("finished", 7)
+    assert run.seconds is not None
+    assert run.usd == pytest.approx(run.seconds)
+    assert run.estimated_usd is not None
+    assert "bytes_per_second" in run.basis
 
 
 def test_a_price_that_nobody_agrees_to(connect: Connect, stage: Path) -> None:

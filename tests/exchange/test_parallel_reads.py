@@ -12,10 +12,10 @@ import adbc_driver_postgresql.dbapi
 import pytest
 
 import batuta_sql
-from batuta_sql.config import PostgreSQLSettings
 from batuta_sql.demo.postgres_server import PostgresServer
 from batuta_sql.plan.fragments import scan_fragment
 from batuta_sql.plan.relational import Scan
+from batuta_sql.source_settings import PostgreSQLSettings
 from batuta_sql.sources.postgresql import PostgreSQL
 
 ROWS = 240_000

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import batuta_sql
-from batuta_sql.config import PostgreSQLSettings
 from batuta_sql.demo.postgres_server import PostgresServer
+from batuta_sql.source_settings import PostgreSQLSettings
 from batuta_sql.sources.base import FragmentQuery
 from batuta_sql.sources.postgresql import PostgreSQL
 from tests.faults.conftest import ROWS, connect, usable

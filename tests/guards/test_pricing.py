@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 import batuta_sql
-from batuta_sql.config import PricingSettings, load_settings
+from batuta_sql.config import load_settings
 from batuta_sql.guards.pricing import billed, price, unpriceable
 from batuta_sql.plan.cost import Estimate, total
+from batuta_sql.source_settings import PricingSettings
 from batuta_sql.sources.base import SourceEstimate, Usage
 from batuta_sql.units import dollars, size
 from batuta_sql.warehouses import CREDITS, DBUS, per_hour

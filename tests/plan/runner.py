@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batuta_sql.config import Settings, SourceSettings, SQLiteSettings
+from batuta_sql.config import Settings
 from batuta_sql.dbapi import Connection
 from batuta_sql.plan.site import (
     Capabilities,
@@ -33,6 +33,7 @@ from batuta_sql.plan.site import (
     TableInfo,
 )
 from batuta_sql.plan.translate import DuckDBTranslator
+from batuta_sql.source_settings import SourceSettings, SQLiteSettings
 from batuta_sql.sources.base import FragmentQuery, SourceEstimate, TableName
 from batuta_sql.sources.postgresql_sql import PostgreSQLTranslator
 from batuta_sql.sources.sqlite import SQLite

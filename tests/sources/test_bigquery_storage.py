@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 import batuta_sql
-from batuta_sql.config import BigQuerySettings
+from batuta_sql.source_settings import BigQuerySettings
 from batuta_sql.sources.bigquery_storage import _converts_exactly
 from batuta_sql.sources.bigquery_types import shape_of
 from tests.emulators.bigquery_front import PROJECT, RESULTS, BigQueryFront, Fault, bigquery_front

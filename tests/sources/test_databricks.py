@@ -15,9 +15,9 @@ import pytest
 import sqlglot
 
 import batuta_sql
-from batuta_sql.config import DatabricksSettings
 from batuta_sql.databrickscfg import workspace_of
 from batuta_sql.plan.site import ColumnInfo
+from batuta_sql.source_settings import DatabricksSettings
 from batuta_sql.sources.base import Load
 from batuta_sql.sources.databricks_sql import DatabricksTranslator
 from batuta_sql.sources.databricks_types import arrow_of, delivery_of, fitted

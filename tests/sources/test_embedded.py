@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 import batuta_sql
-from batuta_sql.config import FilesSettings
+from batuta_sql.source_settings import FilesSettings
 from batuta_sql.sources.base import FragmentQuery
 from batuta_sql.sources.files import Files
 

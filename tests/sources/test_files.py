@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import batuta_sql
-from batuta_sql.config import FilesSettings
+from batuta_sql.source_settings import FilesSettings
 from batuta_sql.sources.files import Files
 from tests.sources.conftest import rows_of, types_of
 

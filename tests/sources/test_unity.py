@@ -335,8 +335,8 @@ def test_vended_credentials_are_asked_for_again_before_they_end(
 
 
 def test_a_catalog_that_names_the_store_makes_a_source_as_far_as_any(lake: Workspace) -> None:
-    from batuta_sql.config import UnitySettings
     from batuta_sql.guards.locality import whereabouts
+    from batuta_sql.source_settings import UnitySettings
 
     near = {"kind": "unity", "host": "https://10.0.0.1"}
     assert whereabouts(UnitySettings(**near)).locality == "private"
