@@ -32,6 +32,7 @@ from batuta_sql.sources.databricks_catalog import Record, at_once
 from batuta_sql.sources.databricks_rest import Workspace
 from batuta_sql.sources.databricks_sql import without_variables
 from batuta_sql.sources.databricks_types import arrow_of, fitted_batch
+from batuta_sql.sources.spark_session import SessionConnection, options_of, session_of
 
 _TOKEN = re.compile(r"(?:token|password)=([^;&]+)")
 _STATES = (
@@ -84,9 +85,7 @@ class AdbcTransport:
         hint = "check host, login and options of this source"
         try:
             if through_spark:
-                return _spark(self._name).connect(
-                    options.pop("uri"), db_kwargs=options, autocommit=True
-                )
+                return self._in_session(options.pop("uri"), options)
             from adbc_driver_manager import dbapi
 
             hint = (
@@ -100,6 +99,13 @@ class AdbcTransport:
             raise OperationalError(
                 self._error(error).message, source=self._name, hint=hint
             ) from None
+
+    def _in_session(self, uri: str, options: dict[str, str]) -> Any:
+        """A connection to Spark Connect, in a session of its own where the user has named none."""
+        session = session_of(uri, options)
+        own = options_of(session) if session is not None else {}
+        made = _spark(self._name).connect(uri, db_kwargs=options | own, autocommit=True)
+        return SessionConnection(made, session) if session is not None else made
 
     def _workspace_options(self) -> dict[str, str]:
         """https://docs.adbc-drivers.org/drivers/databricks/ (the driver in Go)"""
