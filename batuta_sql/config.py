@@ -241,7 +241,7 @@ class EngineSettings(FrozenSettings):
     :param stage_encryption: what the object store encrypts with; None: its own default.
     :param stage_kms_key: the store's key, for ``aws:kms``.
     :param from_bytes: bytes that have arrived, or are thought to, from which on it is asked; None:
-        ``memory_limit``.
+        ``memory_limit``. What memory and the free disk do not hold goes there in any case.
     :param local_rows: so many rows of a fragment, at most, go with the statement and are not
         staged; 0: all are staged.
     :param in_place: sources whose Parquet files, Delta and Iceberg tables the server reads itself,

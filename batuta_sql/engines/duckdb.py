@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -39,6 +41,8 @@ ISOLATION: dict[str, str | bool | int | float | list[str]] = {
 """No download and no look at the caller's variables, in every DuckDB of ours."""
 
 _CLOSE_SECONDS = 5.0
+_SPILL_SHARE = 0.9
+"""Of the free disk: what DuckDB takes of it at most (``max_temp_directory_size``)."""
 
 
 class DuckDBEngine:
@@ -103,6 +107,12 @@ class DuckDBEngine:
         with self._lock:
             row = self._root.execute("SELECT current_setting('memory_limit')").fetchone()
         return _bytes_of(row[0]) if row else 0
+
+    def room_bytes(self) -> int:
+        """What memory and the disk where it spills hold together, about, in bytes."""
+        place = Path(self.temp_directory)
+        there = next((p for p in (place, *place.absolute().parents) if p.exists()), Path("/"))
+        return self.memory_limit_bytes() + int(shutil.disk_usage(there).free * _SPILL_SHARE)
 
     def evaluate_constants(self, expressions: Sequence[str]) -> list[tuple[str | None, str] | None]:
         """Text and type of constant expressions; None for one that fails."""

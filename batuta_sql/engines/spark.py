@@ -116,9 +116,11 @@ class SparkEngine:
 
     @property
     def from_bytes(self) -> int:
-        if self.settings.from_bytes is not None:
-            return int(self.settings.from_bytes)
-        return self.session.engine.memory_limit_bytes()
+        engine, asked = self.session.engine, self.settings.from_bytes
+        if asked is None:
+            return engine.memory_limit_bytes()
+        # What does not fit here goes there, whatever was asked.
+        return min(int(asked), engine.room_bytes())
 
     def check(self) -> SourceCheck:
         place = self._gate.whereabouts_of(ENGINE)

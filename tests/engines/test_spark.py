@@ -18,6 +18,7 @@ import batuta_sql
 from batuta_sql.cli.seal import ways_of
 from batuta_sql.config import load_settings
 from batuta_sql.dbapi import Connection
+from batuta_sql.engines.duckdb import DuckDBEngine
 from batuta_sql.errors import ConfigError, OperationalError, QueryCancelled, TierRefused
 from batuta_sql.guards.confinement import needing_ip_sockets
 from tests.comparison import answer_of, difference
@@ -394,6 +395,18 @@ def test_reasons(connect: Connect, stage: Path, sql: str, why: str) -> None:
 def test_little_stays_here(connect: Connect) -> None:
     plan = connect(from_bytes="1GB").analyze(JOINED)
     assert "have arrived, and it is from 1.0 GB on" in str(plan)
+
+
+def test_what_does_not_fit_here_goes_there(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = connect(from_bytes="1TB")
+    monkeypatch.setattr(DuckDBEngine, "memory_limit_bytes", lambda self: 50_000)
+    full = os.statvfs_result((4096, 4096, 100, 10, 10, 10, 1, 1, 0, 255))
+    monkeypatch.setattr("os.statvfs", lambda path: full)
+    cursor = connection.execute(JOINED)
+    assert used(cursor), cursor.plan
+    assert "Residual: on spark, over about 123.2 kB" in connection.explain(JOINED)
 
 
 def test_without_a_bound_it_is_the_memory(connect: Connect) -> None:
