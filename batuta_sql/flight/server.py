@@ -127,7 +127,7 @@ class FlightSqlServer(fl.FlightServerBase):  # type: ignore[misc]
             "this prepared statement is not yours, was closed, or has ended",
             "prepare it again",
         )
-        self._told: TTLCache[str, pa.Schema | None] = TTLCache(256, _TOLD_SECONDS)
+        self._told: TTLCache[str, pa.Schema] = TTLCache(256, _TOLD_SECONDS)
         """Schemas of queries without parameters, by their texts."""
         self._running: dict[bytes, RunningQuery] = {}
         self._lock = threading.Lock()
@@ -284,11 +284,14 @@ class FlightSqlServer(fl.FlightServerBase):  # type: ignore[misc]
         if request.parameters:
             return shared.result_schema(sql, request.parameters)
         with self._lock:
-            if sql in self._told:
-                return self._told[sql]
+            # Asked for at once: what is there may have ended a moment later.
+            told = self._told.get(sql)
+        if told is not None:
+            return told
         schema = shared.result_schema(sql, request.parameters)
-        with self._lock:
-            self._told[sql] = schema
+        if schema is not None:
+            with self._lock:
+                self._told[sql] = schema
         return schema
 
     def _run(self, user: User, handle: bytes, is_gone: IsGone) -> fl.FlightDataStream:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
+import batuta_sql
+from tests.comparison import answer_of, difference
 from tests.emulators.process import Emulator
 
 
@@ -23,3 +26,22 @@ def engine(server: Emulator, stage: Path | str) -> dict[str, Any]:
 @pytest.fixture
 def stage(tmp_path: Path) -> Path:
     return tmp_path / "stage"
+
+
+def compare(server: Emulator, tmp_path: Path, values: str, sql: str, **settings: Any) -> Any:
+    """Compares with DuckDB's answer over ``crm.v`` and ``lake.v``; gives the engine's metrics."""
+    paths: dict[str, Any] = {}
+    with duckdb.connect() as truth:
+        for name in ("crm", "lake"):
+            paths[name] = {"kind": "duckdb", "path": str(tmp_path / f"{name}.duckdb")}
+            with duckdb.connect(paths[name]["path"]) as made:
+                made.execute(f"CREATE TABLE v AS {values}")
+            truth.execute(f"ATTACH '{paths[name]['path']}' AS {name} (READ_ONLY)")
+        wanted = answer_of(truth.sql(sql).to_arrow_table())
+        truth.execute("DETACH crm; DETACH lake")
+    config = {"sources": paths, "engine": engine(server, tmp_path / "stage") | settings}
+    with batuta_sql.connect(config) as connection:
+        cursor = connection.execute(sql)
+        got = answer_of(cursor.fetch_arrow_table())
+        assert difference(got, wanted, sql) is None
+        return cursor.metrics["engine"]

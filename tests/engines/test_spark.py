@@ -23,7 +23,7 @@ from batuta_sql.errors import ConfigError, OperationalError, QueryCancelled, Tie
 from batuta_sql.guards.confinement import needing_ip_sockets
 from tests.comparison import answer_of, difference
 from tests.emulators.process import Emulator
-from tests.engines.conftest import engine
+from tests.engines.conftest import compare, engine
 from tests.faults.conftest import eventually
 from tests.tpc.check import check, parameters
 from tests.tpc.federation import Federation, federation
@@ -219,19 +219,17 @@ WAYS = {"staged": 0, "with the statement": 1000}
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("sql", QUERIES)
-def test_edge_values(
-    spark_connect: Emulator, tmp_path: Path, stage: Path, sql: str, way: str
-) -> None:
-    compare_edge_values(spark_connect, tmp_path, stage, sql, way)
+def test_edge_values(spark_connect: Emulator, tmp_path: Path, sql: str, way: str) -> None:
+    compare_edge_values(spark_connect, tmp_path, sql, way)
 
 
 @pytest.mark.xdist_group("apache spark")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("sql", QUERIES)
 def test_edge_values_on_apache_spark(
-    apache_spark: Emulator, tmp_path: Path, stage: Path, sql: str, way: str
+    apache_spark: Emulator, tmp_path: Path, sql: str, way: str
 ) -> None:
-    compare_edge_values(apache_spark, tmp_path, stage, sql, way)
+    compare_edge_values(apache_spark, tmp_path, sql, way)
 
 
 PRODUCTS = [
@@ -296,23 +294,9 @@ def test_products_on_apache_spark(
     compare_products(apache_spark, tmp_path, stage, value, low)
 
 
-def compare_edge_values(server: Emulator, tmp_path: Path, stage: Path, sql: str, way: str) -> None:
-    with duckdb.connect() as truth:
-        paths = {}
-        for name in ("crm", "lake"):
-            paths[name] = {"kind": "duckdb", "path": str(tmp_path / f"{name}.duckdb")}
-            with duckdb.connect(paths[name]["path"]) as made:
-                made.execute(f"CREATE TABLE v AS {VALUES}")
-            truth.execute(f"ATTACH '{paths[name]['path']}' AS {name} (READ_ONLY)")
-        wanted = answer_of(truth.sql(sql).to_arrow_table())
-        truth.execute("DETACH crm; DETACH lake")
-    config = {"sources": paths, "engine": engine(server, stage) | {"local_rows": WAYS[way]}}
-    with batuta_sql.connect(config) as connection:
-        cursor = connection.execute(sql)
-        got = answer_of(cursor.fetch_arrow_table())
-        assert used(cursor), cursor.plan
-        assert (cursor.metrics["engine"]["bytes_staged"] == 0) == (WAYS[way] > 0)
-    assert difference(got, wanted, sql) is None
+def compare_edge_values(server: Emulator, tmp_path: Path, sql: str, way: str) -> None:
+    found = compare(server, tmp_path, VALUES, sql, local_rows=WAYS[way])
+    assert (found["bytes_staged"] == 0) == (WAYS[way] > 0)
 
 
 # --- what is to be seen ------------------------------------------------------------------------
