@@ -15,6 +15,7 @@ import duckdb
 from sqlglot import exp
 
 from batuta_sql.engines.duckdb import quote
+from batuta_sql.exchange import keys
 from batuta_sql.plan.site import ColumnInfo, TableInfo
 from batuta_sql.plan.translate import quoted_column
 
@@ -32,7 +33,7 @@ _TYPES = {
 """Spark's names, where they are others."""
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
-"""How a day or a moment begins that both write in the same way."""
+"""How a moment begins that both write in the same way."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,9 @@ def _text(column: ColumnInfo) -> str:
 
 def has_one_text(value: str, type_: str) -> bool:
     """Whether a value of a DuckDB type that is staged is written here as it is there."""
-    if type_ == "VARCHAR":
-        return "\0" not in value
-    if type_ == "DATE" or type_ in _TYPES:
+    if type_ in ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE"):
         return _DAY.match(value) is not None and "BC" not in value
-    return True
+    return keys.has_one_text(value, type_)
 
 
 def _literal(value: str | None, dialect: str) -> str:

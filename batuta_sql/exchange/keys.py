@@ -82,7 +82,7 @@ def _keys(
     relation = cursor.sql(f"SELECT CAST(k AS VARCHAR) FROM ({distinct}) ORDER BY k")
     assert relation is not None
     values: list[str] = relation.to_arrow_table().column(0).to_pylist()
-    if len(values) > most or not all(_has_one_text(v, wanted.type) for v in values):
+    if len(values) > most or not all(has_one_text(v, wanted.type) for v in values):
         return None
     return values
 
@@ -114,7 +114,7 @@ def _range(
     found = cursor.sql(f"{ends} FROM ({query})")
     assert found is not None
     low, high = found.to_arrow_table().to_pylist()[0].values()
-    if low is None or not all(_has_one_text(e, wanted.type) for e in (low, high)):
+    if low is None or not all(has_one_text(e, wanted.type) for e in (low, high)):
         return None
     return wanted.between(low, high)
 
@@ -125,7 +125,8 @@ def _helps(range_: Expr, keyed: Keyed) -> bool:
     return share <= keyed.worth.kept and keyed.accepts(range_)
 
 
-def _has_one_text(value: str, type_: str) -> bool:
+def has_one_text(value: str, type_: str) -> bool:
+    """Whether a value as DuckDB writes it is one that others read as the same."""
     if type_ == "VARCHAR":
         return "\0" not in value
     if type_ == "DATE":

@@ -436,7 +436,7 @@ class Files(EmbeddedSource):
         with self.cursor() as cursor:
             try:
                 layouts = layouts_of(cursor, files.paths).values()
-                constants = [_constants(cursor, files, path, types) for path in files.paths]
+                constants = _constants(cursor, files, types)
             except duckdb.Error as error:
                 raise self.error(error) from None
         parts = {name for each in constants for name, _ in each}
@@ -586,27 +586,33 @@ def _partition_keys(path: str) -> list[str]:
 
 
 def _constants(
-    cursor: duckdb.DuckDBPyConnection, files: FileSet, path: str, types: Mapping[str, str]
-) -> tuple[tuple[str, str | None], ...]:
-    """What the folders ``key=value`` of a file say of all its rows, as DuckDB writes it.
+    cursor: duckdb.DuckDBPyConnection, files: FileSet, types: Mapping[str, str]
+) -> list[tuple[tuple[str, str | None], ...]]:
+    """What the folders ``key=value`` of each file say of all its rows, as DuckDB writes it.
 
     :param types: of the table's columns.
     """
     if not _is_hive(files):
-        return ()
-    below = Path(path[len(files.root) :]).parent.parts
-    told = dict(part.split("=", 1) for part in below if "=" in part)
+        return [()] * len(files.paths)
     names = {name.lower(): name for name in types}
-    found: list[tuple[str, str | None]] = []
-    for key, value in told.items():
-        name = names.get(key.lower())
-        if name is None:
-            continue
-        cast = f"SELECT CAST(CAST(? AS {types[name]}) AS VARCHAR)"
-        given = None if value == _NO_VALUE else value
-        row = cursor.execute(cast, [given]).fetchone()
-        found.append((name, row[0] if row is not None else None))
-    return tuple(found)
+    known: dict[tuple[str, str], str | None] = {}
+
+    def written(name: str, value: str) -> str | None:
+        """Folders repeat their values: each is asked for once."""
+        if (name, value) not in known:
+            cast = f"SELECT CAST(CAST(? AS {types[name]}) AS VARCHAR)"
+            given = None if value == _NO_VALUE else value
+            row = cursor.execute(cast, [given]).fetchone()
+            known[name, value] = row[0] if row is not None else None
+        return known[name, value]
+
+    def of(path: str) -> tuple[tuple[str, str | None], ...]:
+        below = Path(path[len(files.root) :]).parent.parts
+        told = dict(part.split("=", 1) for part in below if "=" in part)
+        found = [(names[k.lower()], v) for k, v in told.items() if k.lower() in names]
+        return tuple((name, written(name, value)) for name, value in found)
+
+    return [of(path) for path in files.paths]
 
 
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"

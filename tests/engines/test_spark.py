@@ -23,7 +23,7 @@ from batuta_sql.errors import ConfigError, OperationalError, QueryCancelled, Tie
 from batuta_sql.guards.confinement import needing_ip_sockets
 from tests.comparison import answer_of, difference
 from tests.emulators.process import Emulator
-from tests.engines.conftest import compare, engine
+from tests.engines.conftest import compare, engine, truth_of, two_files
 from tests.faults.conftest import eventually
 from tests.tpc.check import check, parameters
 from tests.tpc.federation import Federation, federation
@@ -38,7 +38,7 @@ JOINED = (
 
 
 @pytest.fixture
-def two_files(tmp_path: Path) -> dict[str, Any]:
+def shops(tmp_path: Path) -> dict[str, Any]:
     """Two DuckDB files, as sources."""
     for name, table in (
         ("crm", "customer AS SELECT i AS id, 'n' || i % 7 AS name FROM range(100) r(i)"),
@@ -50,14 +50,14 @@ def two_files(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def connect(spark_connect: Emulator, two_files: dict[str, Any], stage: Path) -> Iterator[Connect]:
+def connect(spark_connect: Emulator, shops: dict[str, Any], stage: Path) -> Iterator[Connect]:
     """An engine beside them."""
     with ExitStack() as cleanup:
 
         def opened(
             crm: dict[str, Any] | None = None, tier: str = "standard", **settings: Any
         ) -> Connection:
-            paths = two_files | {"crm": two_files["crm"] | (crm or {})}
+            paths = shops | {"crm": shops["crm"] | (crm or {})}
             config = {"sources": paths, "engine": engine(spark_connect, stage) | settings}
             return cleanup.enter_context(batuta_sql.connect(config, tier=tier))
 
@@ -253,18 +253,11 @@ def compare_products(server: Emulator, tmp_path: Path, stage: Path, value: str, 
     sql = f"SELECT {value} AS p, count(*) FROM crm.v a JOIN lake.v b ON a.i = b.i"
     if not value.startswith(("sum", "max", "min")):
         sql += " GROUP BY 1 ORDER BY 1"
-    paths = {}
-    with duckdb.connect() as truth:
-        for name in ("crm", "lake"):
-            paths[name] = {"kind": "duckdb", "path": str(tmp_path / f"{name}.duckdb")}
-            with duckdb.connect(paths[name]["path"]) as made:
-                made.execute(f"CREATE TABLE v AS {values}")
-            truth.execute(f"ATTACH '{paths[name]['path']}' AS {name} (READ_ONLY)")
-        try:
-            wanted = answer_of(truth.sql(sql).to_arrow_table())
-        except duckdb.Error:
-            wanted = None
-        truth.execute("DETACH crm; DETACH lake")
+    paths = two_files(tmp_path, values)
+    try:
+        wanted = truth_of(paths, sql)
+    except duckdb.Error:
+        wanted = None
     config = {"sources": paths, "partial_aggregation": "off", "engine": engine(server, stage)}
     with batuta_sql.connect(config) as connection:
         cursor = connection.cursor()
